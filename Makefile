@@ -1,0 +1,76 @@
+# Evenkeel. `make help` lists the targets; the README's two commands are `make demo` and `make test`.
+SHELL := /bin/bash -o pipefail
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+GOLANGCI := v2.15.0
+# Namespaces, cgroups and BPF need root: what is built as the user is run with sudo.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
+EXEC := $(if $(SUDO),-exec "$(SUDO)")
+CONTROLS := ignore_stamp miss_passes ignore_weights
+PROCS ?= 2
+
+export CGO_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: need-go ## bin/evenkeel
+	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: build ## watch two nodes serve while their agents are killed; under two minutes
+	$(SUDO) bin/evenkeel demo $(ARGS)
+
+.PHONY: test
+test: unit e2e ## every test: beside the code, then the built binaries end to end
+
+.PHONY: unit
+unit: need-go
+	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) $$(go list ./... | grep -v /e2e$$) && \
+		echo "unit: $$((SECONDS - s)) s"
+
+.PHONY: e2e
+e2e: build need-kernel ## the built binaries on simulated nodes, behaviour by behaviour
+	@for c in $(CONTROLS); do go build -trimpath -tags control_$$c -o bin/control/$$c/ ./cmd/evenkeel || exit 1; done
+	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go test -c -o bin/e2e.test ./e2e
+	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --procs=$(PROCS) --randomize-all --fail-on-pending \
+		--fail-on-empty --poll-progress-after=60s --timeout=20m $(ARGS) bin/e2e.test && echo "e2e: $$((SECONDS - s)) s"
+
+.PHONY: bench
+bench: need-go ## benchmarks of the packages
+	go test $(EXEC) -run '^$$' -bench . -benchmem ./...
+
+.PHONY: generate
+generate: need-go need-clang ## compile the eBPF objects and their Go types (clang-19)
+	BPF2GO_CFLAGS="-I/usr/include/$$(gcc -print-multiarch)" go generate ./...
+
+.PHONY: lint
+lint: need-go need-clang .tools/golangci-lint-$(GOLANGCI) ## go vet, golangci-lint, clang-format
+	go vet ./...
+	.tools/golangci-lint-$(GOLANGCI) run ./...
+	clang-format-19 --dry-run --Werror bpf/*.[ch] upgrade/*.[ch]
+
+.tools/golangci-lint-$(GOLANGCI):
+	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	mv .tools/golangci-lint $@
+
+.PHONY: fmt
+fmt: need-clang ## gofmt and clang-format
+	gofmt -w $$(git ls-files '*.go' | grep -v _bpfel.go)
+	clang-format-19 -i bpf/*.[ch] upgrade/*.[ch]
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin .tools
+
+.PHONY: need-go need-clang need-kernel
+need-go:
+	@command -v go >/dev/null || { echo "Go 1.26 or newer is needed: https://go.dev/dl" >&2; exit 1; }
+need-clang:
+	@command -v clang-19 llvm-strip-19 clang-format-19 >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy clang-19 llvm-19 clang-format-19 libbpf-dev gcc; } || \
+		{ echo "install clang-19, llvm-19, clang-format-19 and libbpf-dev; only generate, lint and fmt need them" >&2; exit 1; }
+need-kernel: build
+	@$(SUDO) bin/evenkeel doctor >/dev/null || { $(SUDO) bin/evenkeel doctor; exit 1; }
