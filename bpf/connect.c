@@ -1,0 +1,111 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+
+/* connect() of TCP and UDP: what was dialled is remembered on the socket, and an endpoint is dialled instead. */
+#include "select.h"
+
+/* The state of a socket that the entry has stamped; says once if another generation ran it before. */
+static __always_inline struct flow *flow_of(struct bpf_sock *sk)
+{
+	struct flow *flow = sk ? bpf_sk_storage_get(&sockets, sk, 0, 0) : NULL;
+
+	if (flow && flow->ran != config.generation) {
+		if (flow->ran)
+			count(COUNT_MOVED);
+		flow->ran = config.generation;
+	}
+	return flow;
+}
+
+static __always_inline void flow_start(struct flow *flow, const struct selection *s)
+{
+	flow->layout = FLOW_LAYOUT;
+	flow->protocol = s->key.protocol;
+	flow->dialled = s->key.address;
+	flow->dialled_port = s->key.port;
+	flow->peer = s->address;
+	flow->peer_port = s->port;
+	flow->service = s->service;
+	flow->service_incarnation = s->incarnation;
+	flow->endpoint = s->endpoint;
+	flow->start = bpf_ktime_get_boot_ns();
+	flow->flags = FLOW_SERVICE;
+}
+
+static __always_inline int turn_away(void)
+{
+	bpf_set_retval(-ECONNREFUSED);
+	return REFUSE;
+}
+
+static __always_inline enum outcome connect_select(struct bpf_sock_addr *ctx, struct selection *s)
+{
+	struct flow *flow = flow_of(ctx->sk);
+	enum outcome outcome;
+
+	s->key.port = ctx->user_port;
+	s->key.protocol = ctx->protocol;
+	s->netns = bpf_get_netns_cookie(ctx);
+	if (s->key.protocol != IPPROTO_TCP && s->key.protocol != IPPROTO_UDP)
+		return OUTCOME_PASS;
+	if (!flow)
+		return refuse(REFUSED_NO_MEMORY);
+	flow->flags = 0; /* a UDP socket may connect again */
+	outcome = select(s);
+	if (outcome == OUTCOME_SELECTED) {
+		flow_start(flow, s);
+		count(COUNT_CONNECT);
+	} else if (outcome == OUTCOME_PASS) {
+		count(COUNT_PASSED);
+	}
+	return outcome;
+}
+
+SEC("cgroup/connect4")
+int mesh_connect4(struct bpf_sock_addr *ctx)
+{
+	struct selection s = {.key.address = address_mapped(ctx->user_ip4)};
+
+	switch (connect_select(ctx, &s)) {
+	case OUTCOME_SELECTED:
+		ctx->user_ip4 = s.address.word[3];
+		ctx->user_port = s.port;
+		return PROCEED;
+	case OUTCOME_PASS:
+		return PROCEED;
+	case OUTCOME_REFUSE:
+		break;
+	}
+	return turn_away();
+}
+
+static __always_inline struct address address_dialled6(struct bpf_sock_addr *ctx)
+{
+	return (struct address){{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
+}
+
+static __always_inline void redirect6(struct bpf_sock_addr *ctx, const struct address *to, __be16 port)
+{
+	ctx->user_ip6[0] = to->word[0];
+	ctx->user_ip6[1] = to->word[1];
+	ctx->user_ip6[2] = to->word[2];
+	ctx->user_ip6[3] = to->word[3];
+	ctx->user_port = port;
+}
+
+SEC("cgroup/connect6")
+int mesh_connect6(struct bpf_sock_addr *ctx)
+{
+	struct selection s = {.key.address = address_dialled6(ctx)};
+
+	switch (connect_select(ctx, &s)) {
+	case OUTCOME_SELECTED:
+		redirect6(ctx, &s.address, s.port);
+		return PROCEED;
+	case OUTCOME_PASS:
+		return PROCEED;
+	case OUTCOME_REFUSE:
+		break;
+	}
+	return turn_away();
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+#pragma once
+
+#include "service.h"
+
+/*
+ * The state of a client socket, frozen ABI: only the first two fields mean anything across generations. It
+ * dies with the socket. Server sockets have none: that halves what a connection costs.
+ */
+struct socket {
+	__u16 stamp;  /* generation that the connection runs; see word_run */
+	__u16 layout; /* of the rest, enum flow_layout; 0: nothing was written yet */
+	__u32 rest[31];
+};
+
+enum flow_layout {
+	FLOW_LAYOUT = 1,
+};
+
+enum flow_flag {
+	FLOW_SERVICE = 1 << 0, /* the socket is connected to an endpoint of a service */
+};
+
+/* What this generation keeps in the rest of struct socket. */
+struct flow {
+	__u16 stamp;
+	__u16 layout;
+	__u16 ran;  /* the generation whose program saw this socket last */
+	__u8 flags; /* enum flow_flag */
+	__u8 protocol;
+	struct address dialled; /* as the application sees its peer */
+	struct address peer;	/* as the network does */
+	__be16 dialled_port;
+	__be16 peer_port;
+	__u32 service;
+	__u64 endpoint; /* endpoint_ref */
+	__u64 start;	/* CLOCK_BOOTTIME of connect(), nanoseconds */
+	__u32 service_incarnation;
+	__u32 identity; /* of the peer; filled by authorization */
+	__u8 reserved[56];
+};
+
+_Static_assert(sizeof(struct socket) == 128 && sizeof(struct flow) == 128, "frozen");
+
+/* Unconnected UDP: which endpoint a socket talks to for a service, and which service a reply of an endpoint is of. */
+enum peer_direction {
+	PEER_ENDPOINT = 1, /* key holds a service's address, value an endpoint's */
+	PEER_SERVICE = 2,  /* the other way round */
+};
+
+struct peer_key {
+	struct address address;
+	__u64 socket; /* cookie */
+	__be16 port;
+	__u16 direction;
+	__u32 pad;
+};
+
+struct peer {
+	struct address address;
+	__u64 endpoint; /* endpoint_ref */
+	__be16 port;
+	__u16 pad[3];
+};
+
+struct affinity_key {
+	__u64 workload; /* netns cookie: at connect() the source address is not chosen yet */
+	__u32 service;
+	__u32 incarnation;
+};
+
+struct affinity {
+	__u64 endpoint; /* endpoint_ref */
+	__u64 seen;	/* CLOCK_BOOTTIME of the last connection, nanoseconds */
+};
