@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"bufio"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// The hooks on a real kernel: a child process in a cgroup and a network namespace of its own is the enrolled pod, and
+// makes the checks named inside below; the parent is the node.
+
+var (
+	podAddresses = []string{"10.9.0.1/32", "10.9.0.2/32", "fd00:9::1/128"}
+	service4     = netip.MustParseAddr("10.96.0.1")
+	service6     = netip.MustParseAddr("fd00:96::1")
+	other4       = netip.MustParseAddr("10.96.0.2")
+)
+
+func TestHooks(t *testing.T) {
+	needRoot(t)
+	coll := mustLoad(t, 1, nil)
+	putWord(t, coll.Maps["super"], 1, 1)
+	cgroup := mustCgroup(t)
+	for _, h := range Hooks() {
+		if err := coll.Maps["calls_"+h.Name].Put(uint32(16), coll.Programs[h.Program]); err != nil {
+			t.Fatal(err)
+		}
+		if h.Target != Cgroup {
+			continue
+		}
+		l, err := link.AttachCgroup(link.CgroupOptions{
+			Path: cgroup, Attach: h.Attach, Program: coll.Programs[h.Entry]})
+		if err != nil {
+			t.Fatalf("attach %s: %v", h.Name, err)
+		}
+		t.Cleanup(func() { l.Close() })
+	}
+	node := fixture{coll.Maps, t}
+	node.service(1, service4, 80, TCPNumber, netip.MustParseAddrPort("10.9.0.1:8080"))
+	node.service(2, service4, 53, UDPNumber, netip.MustParseAddrPort("10.9.0.1:5353"))
+	node.service(3, service6, 80, TCPNumber, netip.MustParseAddrPort("[fd00:9::1]:8080"))
+	node.service(4, service6, 53, UDPNumber, netip.MustParseAddrPort("[fd00:9::1]:5353"))
+	node.service(5, other4, 53, UDPNumber, netip.MustParseAddrPort("10.9.0.2:5353"))
+	node.service(6, other4, 80, TCPNumber, netip.AddrPort{}) // no endpoint
+
+	for name := range insideChecks {
+		t.Run(name, func(t *testing.T) {
+			fixture{coll.Maps, t}.runInside(cgroup, name)
+		})
+	}
+	if got := node.counter(MeshCountREFUSED_NO_PORT); got == 0 {
+		t.Error("a port that is not there was refused, but not counted")
+	}
+	if got := node.counter(MeshCountREFUSED_NO_ENDPOINT); got == 0 {
+		t.Error("a service without endpoints refused, but it was not counted")
+	}
+	if a, b := node.counter(MeshCountCOUNT_ESTABLISHED), node.counter(MeshCountCOUNT_CLOSED); a == 0 || a != b {
+		t.Errorf("%d connections were established, %d closed: want as many, and some", a, b)
+	}
+}
+
+// IP protocol numbers.
+const (
+	TCPNumber = 6
+	UDPNumber = 17
+)
+
+// fixture writes maps before any program reads them.
+type fixture struct {
+	maps map[string]*ebpf.Map
+	t    *testing.T
+}
+
+func (f fixture) put(name string, key, value any) {
+	f.t.Helper()
+	if err := f.maps[name].Put(key, value); err != nil {
+		f.t.Fatalf("put into %s: %v", name, err)
+	}
+}
+
+// service adds one at index, with one endpoint of the same index or with none.
+func (f fixture) service(index uint32, a netip.Addr, port uint16, protocol uint8, endpoint netip.AddrPort) {
+	f.t.Helper()
+	key := MeshServiceKey{Address: AddressOf(a), Port: BigEndian(port), Protocol: protocol}
+	record := MeshService{Key: key, Incarnation: 1}
+	if endpoint.IsValid() {
+		record.Ranges[MeshServiceLevelLEVEL_READY] = Range(index, 1)
+		f.put("slots", index, index)
+		f.put("endpoints", index, MeshEndpoint{Address: AddressOf(endpoint.Addr()), Port: BigEndian(endpoint.Port()),
+			Incarnation: 1, State: 1})
+	}
+	f.put("services", index, record)
+	f.put("service_ids", key, index)
+	f.put("service_ids", MeshServiceKey{Address: AddressOf(a)}, uint32(0))
+}
+
+func (f fixture) counter(what MeshCount) (sum uint64) {
+	f.t.Helper()
+	var perCPU []uint64
+	if err := f.maps["counters"].Lookup(uint32(what), &perCPU); err != nil {
+		f.t.Fatal(err)
+	}
+	for _, n := range perCPU {
+		sum += n
+	}
+	return sum
+}
+
+// runInside starts the child, enrols its namespace, and lets it make the check of that name.
+func (f fixture) runInside(cgroup, name string) {
+	f.t.Helper()
+	dir, err := os.Open(cgroup)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer dir.Close()
+	child := exec.Command("/proc/self/exe", "-test.run", "^TestInside$", "-test.v")
+	child.Env = append(os.Environ(), "EVENKEEL_TEST_INSIDE="+name)
+	child.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET, UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // Pdeathsig is of the thread
+	defer runtime.UnlockOSThread()
+	stdin, err := child.StdinPipe()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	stdout, err := child.StdoutPipe()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	var log strings.Builder
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() {
+		var cookie uint64
+		if _, err := fmt.Sscanf(lines.Text(), "cookie %d", &cookie); err == nil {
+			key := MeshWorkloadKey{Id: cookie, By: uint32(MeshWorkloadByWORKLOAD_BY_NETNS)}
+			f.put("workloads", key, MeshWorkload{Netns: cookie})
+			fmt.Fprintln(stdin, "go")
+		}
+		fmt.Fprintln(&log, lines.Text())
+	}
+	if err := child.Wait(); err != nil {
+		f.t.Fatalf("%s: %v\n%s", name, err, log.String())
+	}
+}
+
+func mustCgroup(t *testing.T) string {
+	t.Helper()
+	root := ""
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); fields[2] == "cgroup2" {
+			root = fields[1]
+		}
+	}
+	path, err := os.MkdirTemp(root, "evenkeel-bpf-test-")
+	if err != nil {
+		t.Fatalf("make a cgroup in %q: %v", root, err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(filepath.Clean(path)); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}

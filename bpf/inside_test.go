@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// insideChecks are what the child of TestHooks does in its pod, by the name of the subtest.
+var insideChecks = map[string]func() error{
+	"tcp4":            func() error { return exchangeTCP("tcp4", "10.96.0.1:80") },
+	"tcp6":            func() error { return exchangeTCP("tcp6", "[fd00:96::1]:80") },
+	"tcp mapped":      func() error { return connectMapped(unix.SOCK_STREAM, service4, 80) },
+	"udp4 connected":  func() error { return exchangeUDP("udp4", "10.96.0.1:53") },
+	"udp6 connected":  func() error { return exchangeUDP("udp6", "[fd00:96::1]:53") },
+	"udp mapped":      func() error { return connectMapped(unix.SOCK_DGRAM, service4, 53) },
+	"udp unconnected": unconnectedUDP,
+	"udp unconnected mapped": func() error {
+		return unconnectedMapped(service4, 53)
+	},
+	"no port":     func() error { return refused("tcp4", "10.96.0.1:81") },
+	"no endpoint": func() error { return refused("tcp4", "10.96.0.2:80") },
+	"direct":      func() error { return exchangeTCP("tcp4", "10.9.0.1:8080") },
+	"reconnected": reconnectedUDP,
+}
+
+// TestInside is the child: it skips when it is not one.
+func TestInside(t *testing.T) {
+	name := os.Getenv("EVENKEEL_TEST_INSIDE")
+	if name == "" {
+		t.Skip("run by TestHooks, in a namespace of its own")
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range podAddresses {
+		addr, err := netlink.ParseAddr(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(lo, addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	fmt.Printf("cookie %d\n", cookie)
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil { // the parent has enrolled us
+		t.Fatal(err)
+	}
+	for _, a := range []string{"10.9.0.1", "10.9.0.2", "fd00:9::1"} {
+		serveEcho(t, a)
+	}
+	if err := insideChecks[name](); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func serveEcho(t *testing.T, address string) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, "8080"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			io.Copy(conn, conn)
+			conn.Close()
+		}
+	}()
+	packets, err := net.ListenPacket("udp", net.JoinHostPort(address, "5353"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		buffer := make([]byte, 1500)
+		for {
+			n, from, err := packets.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			packets.WriteTo(append([]byte(address+" "), buffer[:n]...), from)
+		}
+	}()
+}
+
+func exchangeTCP(network, address string) error {
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if got := conn.RemoteAddr().String(); got != address {
+		return fmt.Errorf("getpeername is %s, dialled %s", got, address)
+	}
+	fmt.Fprint(conn, "hello")
+	answer := make([]byte, 5)
+	_, err = io.ReadFull(conn, answer)
+	return err
+}
+
+func exchangeUDP(network, address string) error {
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if got := conn.RemoteAddr().String(); got != address {
+		return fmt.Errorf("getpeername is %s, dialled %s", got, address)
+	}
+	fmt.Fprint(conn, "hello")
+	conn.SetReadDeadline(time.Now().Add(time.Second))
+	buffer := make([]byte, 100)
+	_, from, err := conn.(*net.UDPConn).ReadFrom(buffer)
+	if err == nil && from.String() != address {
+		return fmt.Errorf("the answer came from %s, dialled %s", from, address)
+	}
+	return err
+}
+
+// unconnectedUDP asks two services by one socket.
+func unconnectedUDP() error {
+	conn, err := net.ListenPacket("udp4", ":0")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	buffer := make([]byte, 100)
+	for range 3 {
+		for service, endpoint := range map[string]string{"10.96.0.1:53": "10.9.0.1", "10.96.0.2:53": "10.9.0.2"} {
+			to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(service))
+			if _, err := conn.WriteTo([]byte("hello"), to); err != nil {
+				return err
+			}
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return err
+			}
+			if got := string(buffer[:n]); from.String() != service || got != endpoint+" hello" {
+				return fmt.Errorf("sent to %s, got %q from %s", service, got, from)
+			}
+		}
+	}
+	return nil
+}
+
+// reconnectedUDP connects a socket to a service and then to a plain address: nothing of the service may be left.
+func reconnectedUDP() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, to := range []string{"10.96.0.1:53", "10.9.0.1:5353", "10.96.0.2:53"} {
+		ap := netip.MustParseAddrPort(to)
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}); err != nil {
+			return err
+		}
+		name, err := unix.Getpeername(fd)
+		if err != nil {
+			return err
+		}
+		got := name.(*unix.SockaddrInet4)
+		if netip.AddrPortFrom(netip.AddrFrom4(got.Addr), uint16(got.Port)) != ap {
+			return fmt.Errorf("connected to %s, getpeername is %v:%d", to, got.Addr, got.Port)
+		}
+	}
+	return nil
+}
+
+// connectMapped connects an AF_INET6 socket to ::ffff:a.b.c.d.
+func connectMapped(kind int, a netip.Addr, port int) error {
+	fd, err := unix.Socket(unix.AF_INET6, kind, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	to := &unix.SockaddrInet6{Addr: a.As16(), Port: port}
+	if err := unix.Connect(fd, to); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	name, err := unix.Getpeername(fd)
+	if err != nil {
+		return err
+	}
+	if got := name.(*unix.SockaddrInet6); got.Addr != to.Addr || got.Port != port {
+		return fmt.Errorf("getpeername is %v:%d", got.Addr, got.Port)
+	}
+	if _, err := unix.Write(fd, []byte("hello")); err != nil {
+		return err
+	}
+	return receiveFrom(fd, to, kind == unix.SOCK_DGRAM)
+}
+
+func unconnectedMapped(a netip.Addr, port int) error {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	to := &unix.SockaddrInet6{Addr: a.As16(), Port: port}
+	if err := unix.Sendto(fd, []byte("hello"), 0, to); err != nil {
+		return err
+	}
+	return receiveFrom(fd, to, true)
+}
+
+func receiveFrom(fd int, want *unix.SockaddrInet6, datagram bool) error {
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		return err
+	}
+	_, from, err := unix.Recvfrom(fd, make([]byte, 100), 0)
+	if err != nil || !datagram {
+		return err
+	}
+	if got := from.(*unix.SockaddrInet6); got.Addr != want.Addr || got.Port != want.Port {
+		return fmt.Errorf("the answer came from %v:%d", got.Addr, got.Port)
+	}
+	return nil
+}
+
+func refused(network, address string) error {
+	start := time.Now()
+	conn, err := net.DialTimeout(network, address, 5*time.Second)
+	if err == nil {
+		conn.Close()
+		return errors.New("it was connected")
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) || time.Since(start) > time.Second {
+		return fmt.Errorf("after %v: %w, want connection refused at once", time.Since(start), err)
+	}
+	return nil
+}
