@@ -19,6 +19,7 @@ const struct exported {
 	struct publication publication;
 	struct publish_request publish_request;
 	enum publish_what publish_what;
+	enum publish_error publish_error;
 	enum service_level service_level;
 	enum service_flag service_flag;
 	enum workload_by workload_by;

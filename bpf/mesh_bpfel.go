@@ -169,13 +169,21 @@ type MeshPublication struct {
 	Value uint64
 }
 
+type MeshPublishError uint32
+
+const (
+	MeshPublishErrorPUBLISH_STALE MeshPublishError = 1
+	MeshPublishErrorPUBLISH_FAULT MeshPublishError = 2
+	MeshPublishErrorPUBLISH_INDEX MeshPublishError = 3
+)
+
 type MeshPublishRequest struct {
 	_            structs.HostLayout
 	Publications uint64
 	Count        uint32
 	Epoch        uint32
 	Done         uint32
-	Pad          uint32
+	Error        uint32
 }
 
 type MeshPublishWhat uint32

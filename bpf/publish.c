@@ -24,7 +24,13 @@ struct publish_request {
 	__u32 count;
 	__u32 epoch; /* of the caller; one that is over changes nothing */
 	__u32 done;  /* out: how many were made */
-	__u32 pad;
+	__u32 error; /* out: why not all were, enum publish_error */
+};
+
+enum publish_error {
+	PUBLISH_STALE = 1, /* the epoch is over */
+	PUBLISH_FAULT,	   /* the array could not be read */
+	PUBLISH_INDEX,	   /* there is no such index, or nothing of that kind */
 };
 
 static __always_inline bool publish_one(const struct publication *p)
@@ -60,10 +66,12 @@ static long publish_next(__u32 i, struct publish_request *request)
 	struct publication p;
 
 	if (word_epoch(word_read()) != request->epoch)
-		return 1;
-	if (bpf_copy_from_user(&p, sizeof(p), (void *)(request->publications + i * sizeof(p))))
-		return 1;
-	if (!publish_one(&p))
+		request->error = PUBLISH_STALE;
+	else if (bpf_copy_from_user(&p, sizeof(p), (void *)(request->publications + i * sizeof(p))))
+		request->error = PUBLISH_FAULT;
+	else if (!publish_one(&p))
+		request->error = PUBLISH_INDEX;
+	if (request->error)
 		return 1;
 	request->done++;
 	return 0;
@@ -73,9 +81,16 @@ SEC("syscall")
 int publish(struct publish_request *ctx)
 {
 	struct publish_request request = *ctx;
+	__u64 count = request.count;
 
-	request.done = 0;
-	bpf_loop(request.count, publish_next, &request, 0);
+	request.done = request.error = 0;
+	/*
+	 * bpf_loop takes 32 bits, so the compiler may leave anything in the upper half of the register; but where the
+	 * verifier inlines the loop (since Linux 5.17) it compares all 64 with the limit and gives up with E2BIG.
+	 */
+	asm volatile("" : "+r"(count));
+	bpf_loop(count, publish_next, &request, 0);
 	ctx->done = request.done;
+	ctx->error = request.error;
 	return 0;
 }

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // ErrStale says that another agent owns the data plane now: nothing that this one publishes takes effect.
@@ -32,22 +33,36 @@ func (p *Publisher) Publish(changes []MeshPublication) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	// The program reads the caller's memory itself, so it must not move: heap objects do not, and this one is kept.
+	// The program reads our memory by itself while it runs. Pinning keeps the array where it is: on a goroutine's stack
+	// it would be left behind when the stack grows.
+	var pinner runtime.Pinner
+	pinner.Pin(unsafe.SliceData(changes))
+	defer pinner.Unpin()
 	request := MeshPublishRequest{
 		Publications: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(changes)))),
 		Count:        uint32(len(changes)),
 		Epoch:        uint32(p.epoch),
 	}
 	var answer MeshPublishRequest
-	_, err := p.program.Run(&ebpf.RunOptions{Context: request, ContextOut: &answer})
-	runtime.KeepAlive(changes)
-	if err != nil {
+	if _, err := p.program.Run(&ebpf.RunOptions{Context: request, ContextOut: &answer}); err != nil {
 		return fmt.Errorf("publish %d changes: %w", len(changes), err)
 	}
 	if answer.Done == request.Count {
 		return nil
 	}
-	c := changes[answer.Done]
-	return fmt.Errorf("publish change %d of %d (%d at index %d): %w",
-		answer.Done+1, request.Count, c.What, c.Index, ErrStale)
+	return p.explain(changes, answer)
+}
+
+func (p *Publisher) explain(changes []MeshPublication, answer MeshPublishRequest) error {
+	why := fmt.Errorf("the kernel says %d", answer.Error)
+	switch MeshPublishError(answer.Error) {
+	case MeshPublishErrorPUBLISH_STALE:
+		why = ErrStale
+	case MeshPublishErrorPUBLISH_FAULT:
+		why = unix.EFAULT
+	case MeshPublishErrorPUBLISH_INDEX:
+		why = unix.ENOENT
+	}
+	c := changes[min(int(answer.Done), len(changes)-1)]
+	return fmt.Errorf("publish change %d of %d (%d at index %d): %w", answer.Done+1, len(changes), c.What, c.Index, why)
 }

@@ -83,3 +83,6 @@ func Configure(spec *ebpf.CollectionSpec, generation uint16) error {
 	}
 	return nil
 }
+
+// Object returns the object as it was compiled, an ELF file; the caller must not change it.
+func Object() []byte { return _MeshBytes }
