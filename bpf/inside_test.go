@@ -68,15 +68,36 @@ func TestInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	unix.Close(fd)
-	fmt.Printf("cookie %d\n", cookie)
+	if _, err := fmt.Fprintf(os.Stdout, "cookie %d\n", cookie); err != nil { // to the parent
+		t.Fatal(err)
+	}
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil { // the parent has enrolled us
 		t.Fatal(err)
 	}
 	for _, a := range []string{"10.9.0.1", "10.9.0.2", "fd00:9::1"} {
 		serveEcho(t, a)
 	}
+	awaitLocal(t, "fd00:9::1")
 	if err := insideChecks[name](); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// awaitLocal returns once packets to an address of our own are ours: the kernel adds the local route of an IPv6 address
+// in a work item of its own (addrconf_dad_work, net/ipv6/addrconf.c, also for IFA_F_NODAD), which waits for RTNL and so
+// for every namespace that is being made or removed. Until then a packet leaves by the prefix route and is lost.
+func awaitLocal(t *testing.T, address string) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+		routes, err := netlink.RouteGet(net.ParseIP(address))
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("route to %s: %v, %v", address, routes, err)
+		}
 	}
 }
 
@@ -91,7 +112,7 @@ func serveEcho(t *testing.T, address string) {
 			if err != nil {
 				return
 			}
-			io.Copy(conn, conn)
+			_, _ = io.Copy(conn, conn) // the client sees it if not all came back
 			conn.Close()
 		}
 	}()
@@ -106,7 +127,7 @@ func serveEcho(t *testing.T, address string) {
 			if err != nil {
 				return
 			}
-			packets.WriteTo(append([]byte(address+" "), buffer[:n]...), from)
+			_, _ = packets.WriteTo(append([]byte(address+" "), buffer[:n]...), from) // the client waits for it
 		}
 	}()
 }
@@ -120,7 +141,9 @@ func exchangeTCP(network, address string) error {
 	if got := conn.RemoteAddr().String(); got != address {
 		return fmt.Errorf("getpeername is %s, dialled %s", got, address)
 	}
-	fmt.Fprint(conn, "hello")
+	if _, err := io.WriteString(conn, "hello"); err != nil {
+		return err
+	}
 	answer := make([]byte, 5)
 	_, err = io.ReadFull(conn, answer)
 	return err
@@ -135,8 +158,12 @@ func exchangeUDP(network, address string) error {
 	if got := conn.RemoteAddr().String(); got != address {
 		return fmt.Errorf("getpeername is %s, dialled %s", got, address)
 	}
-	fmt.Fprint(conn, "hello")
-	conn.SetReadDeadline(time.Now().Add(time.Second))
+	if _, err := io.WriteString(conn, "hello"); err != nil {
+		return err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
 	buffer := make([]byte, 100)
 	_, from, err := conn.(*net.UDPConn).ReadFrom(buffer)
 	if err == nil && from.String() != address {
@@ -159,7 +186,9 @@ func unconnectedUDP() error {
 			if _, err := conn.WriteTo([]byte("hello"), to); err != nil {
 				return err
 			}
-			conn.SetReadDeadline(time.Now().Add(time.Second))
+			if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+				return err
+			}
 			n, from, err := conn.ReadFrom(buffer)
 			if err != nil {
 				return err
