@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upgrade
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// openCgroup opens a directory of the unified hierarchy; its inode number is the id that links show (64-bit kernels).
+func openCgroup(path string) (*os.File, uint64, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open cgroup: %w", err)
+	}
+	var fsType unix.Statfs_t
+	var inode unix.Stat_t
+	if err := unix.Fstatfs(int(dir.Fd()), &fsType); err != nil || fsType.Type != unix.CGROUP2_SUPER_MAGIC {
+		dir.Close()
+		return nil, 0, fmt.Errorf("open cgroup %s: it is not a directory of the unified hierarchy (cgroup2)", path)
+	}
+	if err := unix.Fstat(int(dir.Fd()), &inode); err != nil {
+		dir.Close()
+		return nil, 0, fmt.Errorf("open cgroup %s: %w", path, err)
+	}
+	return dir, inode.Ino, nil
+}
+
+// cgroupByID opens the cgroup of this id, wherever it is mounted. It returns fs.ErrNotExist if it is gone.
+func cgroupByID(id uint64) (*os.File, error) {
+	mount, err := cgroupMount()
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.Open(mount)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	const fileIDKernfs = 0xfe // FILEID_KERNFS of the kernel's file handles
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&id)), 8)
+	fd, err := unix.OpenByHandleAt(int(root.Fd()), unix.NewFileHandle(fileIDKernfs, raw), unix.O_RDONLY|unix.O_CLOEXEC)
+	if errors.Is(err, unix.ESTALE) {
+		return nil, fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup %d: %w", id, err)
+	}
+	name, err := os.Readlink(filepath.Join("/proc/self/fd", fmt.Sprint(fd)))
+	if err != nil {
+		name = fmt.Sprintf("cgroup %d", id)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// cgroupName is a cgroup's path, or its number if it has none any more.
+func cgroupName(id uint64) string {
+	dir, err := cgroupByID(id)
+	if err != nil {
+		return fmt.Sprintf("number %d", id)
+	}
+	defer dir.Close()
+	return dir.Name()
+}
+
+func cgroupMount() (string, error) {
+	mounts, err := os.Open("/proc/self/mounts")
+	if err != nil {
+		return "", err
+	}
+	defer mounts.Close()
+	path, err := parseCgroupMount(mounts)
+	if err == nil && path == "" {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return "", fmt.Errorf("find a mounted cgroup2 hierarchy: %w", err)
+	}
+	return path, nil
+}
+
+// parseCgroupMount finds the first cgroup2 mount in text of the form of fstab(5), "" if there is none. The second field
+// is the path, with white space and backslashes in octal, the third the type.
+func parseCgroupMount(text io.Reader) (string, error) {
+	lines := bufio.NewScanner(text)
+	for lines.Scan() {
+		if f := strings.Fields(lines.Text()); len(f) > 2 && f[2] == "cgroup2" {
+			return unescape.Replace(f[1]), nil
+		}
+	}
+	return "", lines.Err()
+}
+
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

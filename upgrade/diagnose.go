@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upgrade
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
+
+// restart is what to do about damage that the next owner repairs.
+const restart = "restart the agent: it repairs this"
+
+// diagnose lists what is wrong with a tree as far as the tree itself tells, without knowing the release.
+func (v *view) diagnose() ([]Damage, error) {
+	var all []Damage
+	add := func(path, what, fix string) { all = append(all, Damage{path, what, fix}) }
+	for _, s := range v.stray {
+		all = append(all, s.damage())
+	}
+	if v.super == nil {
+		if !v.isStray(pathSuper) {
+			add(pathSuper, "it is gone", restart)
+		}
+		return all, nil
+	}
+	if v.word().Serve() == 0 {
+		add(pathSuper, "no generation serves", "start the agent: it creates one")
+		return all, nil
+	}
+	for _, hook := range v.hooks() {
+		damages, err := v.diagnoseHook(hook)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, damages...)
+	}
+	for _, n := range v.word().Live() {
+		if v.generations[n] == nil {
+			add(generationPath(n), "it is gone, though connections may run it", restart)
+		}
+	}
+	lost, err := v.diagnoseMaps()
+	return append(all, lost...), err
+}
+
+func (v *view) diagnoseHook(hook string) ([]Damage, error) {
+	var all []Damage
+	add := func(path, what string) { all = append(all, Damage{path, what, restart}) }
+	calls, entry, l := v.calls[hook], v.entries[hook], v.links[hook]
+	if entry == nil && !v.isStray(join(pathEntries, hook)) {
+		add(join(pathEntries, hook), "it is gone")
+	}
+	if entry != nil {
+		reads, err := holds(entry, mapID(v.super.m))
+		if err != nil {
+			return nil, err
+		}
+		if !reads {
+			all = append(all, Damage{join(pathEntries, hook), "it does not read super", evict})
+		}
+	}
+	switch path := join(pathLinks, hook); {
+	case v.isStray(path):
+	case l == nil && entryAt(entry).node():
+		add(path, "it is gone: traffic does not pass the hook")
+	case l != nil && l.defunct:
+		add(path, "the cgroup that it was attached to is gone: traffic does not pass the hook")
+	case l != nil && entry != nil && l.info.Program != programID(entry):
+		all = append(all, Damage{path, "it attaches something else than the entry program",
+			evict})
+	}
+	if calls == nil {
+		if !v.isStray(join(pathCalls, hook)) {
+			add(join(pathCalls, hook), "it is gone, and its slots with it: enrolled traffic is refused")
+		}
+		return all, nil
+	}
+	for _, n := range v.word().Live() {
+		id, err := slot(calls, Base(n))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", join(pathCalls, hook), err)
+		}
+		path := fmt.Sprintf("%s/%d", join(pathCalls, hook), Base(n))
+		switch {
+		case id == 0:
+			add(path, fmt.Sprintf("the slot of generation %d is empty: its traffic is refused", n))
+		case v.generations[n] != nil && !v.generations[n].has(id):
+			add(path, fmt.Sprintf("program %d in it is not pinned in %s/progs", id, generationPath(n)))
+		}
+	}
+	return all, nil
+}
+
+func (g *Generation) has(id ebpf.ProgramID) bool {
+	for _, p := range g.Programs {
+		if programID(p) == id {
+			return true
+		}
+	}
+	return false
+}
+
+// diagnoseMaps lists maps that programs use and that are not where they should be.
+func (v *view) diagnoseMaps() ([]Damage, error) {
+	held := make(map[string]bool) // by entry programs, so by all generations
+	for _, p := range v.entries {
+		names, err := v.uses(p)
+		if err != nil {
+			return nil, err
+		}
+		for name := range names {
+			held[name] = true
+		}
+	}
+	w, all, err := v.wire(func(name string) bool {
+		return held[name] || v.maps[name] != nil || name == superMapSuper || strings.HasPrefix(name, callsName(""))
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range sortedKeys(w) {
+		m := v.mapAt(path)
+		switch {
+		case v.isStray(path) || strings.HasPrefix(path, pathCalls) && m == nil: // said already
+		case m == nil:
+			all = append(all, Damage{path, fmt.Sprintf("map %d, which programs use, is not pinned there", w[path]), restart})
+		case mapID(m) != w[path]:
+			all = append(all, Damage{path, fmt.Sprintf("it is map %d, the programs use %d", mapID(m), w[path]),
+				evict})
+		}
+	}
+	return all, nil
+}
+
+// mapAt is the map that was found at a path of the tree.
+func (v *view) mapAt(path string) *ebpf.Map {
+	parts := strings.Split(path, "/")
+	switch {
+	case path == pathSuper && v.super != nil:
+		return v.super.m
+	case parts[0] == pathMaps && len(parts) == 2:
+		return v.maps[parts[1]]
+	case parts[0] == pathCalls && len(parts) == 2:
+		return v.calls[parts[1]]
+	case parts[0] == pathGen && len(parts) == 4:
+		n, _ := generationOf(parts[1])
+		if g := v.generations[n]; g != nil {
+			return g.Maps[parts[3]]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Options say where a tree is and how it is taken.
+type Options struct {
+	Dir      string             // the tree, on a BPF file system; its parent must be there
+	Cgroup   string             // directory of the unified hierarchy that cgroup hooks are attached to
+	TakeOver bool               // kill the process that holds the lease, if one does
+	Log      *slog.Logger       // may be nil
+	Trace    func(Step, string) // called after each step with what it acted on, by whoever takes it; may be nil
+}
+
+func (o *Options) log() *slog.Logger {
+	if o.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Log
+}
+
+// Store is the pinned state in the hands of its one owner. Its methods may be called by several goroutines. Maps and
+// programs that it hands out live until Close, after which it is not to be used.
+type Store struct {
+	// Pods attaches the hooks of single pods.
+	Pods *Pods
+
+	view    *view
+	object  *object
+	lease   *os.File
+	journal *journal
+	log     *slog.Logger
+	same    bool // the release that serves is this one
+
+	mu sync.Mutex // held by everything that changes generations or the word
+}
+
+// Open takes the lease and makes the data plane serve: it creates one in an empty tree, completes one that was being
+// created, and adopts one that serves, of whose release it may be another as long as its maps have the same layout. An
+// adopted one goes on with the programs it has; [Store.Differs] tells. What was lost is pinned, filled or attached
+// again; nothing else is written but the epoch. An uninstall that was cut short is finished first.
+//
+// It returns a [HeldError] if another process has the lease, a [RefusedError] if the layout of the release is another
+// or the cgroup is, a [DamageError] if what was lost cannot be restored. None of them changes anything.
+func Open(ctx context.Context, plane DataPlane, o Options) (_ *Store, err error) {
+	object, err := readObject(plane)
+	if err != nil {
+		return nil, err
+	}
+	cgroup, id, err := object.cgroup(o.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	defer cgroup.Close() // a nil file is fine
+	s := &Store{object: object, journal: &journal{trace: o.Trace}, log: o.log()}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if err := s.take(ctx, o); err != nil {
+		return nil, err
+	}
+	if err := s.settle(ctx, cgroup, id); err != nil {
+		return nil, err
+	}
+	s.Pods = s.pods()
+	s.log.Info("pinned state is ours", "dir", o.Dir, "word", s.Word(), "same release", s.same)
+	return s, nil
+}
+
+func (s *Store) pods() *Pods {
+	own := *s.journal // for pods are worked on while generations are
+	return &Pods{tree: s.view.tree, super: mapID(s.view.super.m), entries: s.view.entries, journal: &own}
+}
+
+// cgroup opens the cgroup for the hooks that need one.
+func (o *object) cgroup(path string) (*os.File, uint64, error) {
+	if !slices.ContainsFunc(o.Hooks, func(h Hook) bool { return h.At == Cgroup }) {
+		return nil, 0, nil
+	}
+	return openCgroup(path)
+}
+
+// take gets the lease, and reads the tree.
+func (s *Store) take(ctx context.Context, o Options) error {
+	if err := onBPF(filepath.Dir(o.Dir)); err != nil {
+		return err
+	}
+	for s.lease == nil {
+		if _, err := os.Stat(o.Dir); errors.Is(err, fs.ErrNotExist) {
+			err := s.journal.do(StepMakeDirectory, o.Dir, func() error { return os.Mkdir(o.Dir, 0o700) })
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+		var err error
+		s.lease, err = takeLease(ctx, o.Dir, o.TakeOver)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // or else an uninstall has just ended
+			return err
+		}
+	}
+	if err := onBPF(o.Dir); err != nil {
+		return err
+	}
+	var err error
+	s.view, err = readView(tree(o.Dir))
+	return err
+}
+
+// settle brings the tree, whatever state it is in, to one that serves.
+func (s *Store) settle(ctx context.Context, cgroup *os.File, id uint64) error {
+	v := s.view
+	if v.super == nil && v.pins > 0 {
+		if found, err := v.rescueSuper(); err != nil || !found {
+			return errors.Join(err, s.foreign())
+		}
+	}
+	if v.super == nil {
+		return s.create(ctx, cgroup)
+	}
+	if err := v.super.arm(); err != nil {
+		return err
+	}
+	if removing := v.super.phase().state() == phaseRemoving; removing || v.word().Serve() == 0 {
+		if err := s.startAgain(ctx, removing); err != nil {
+			return err
+		}
+		return s.create(ctx, cgroup)
+	}
+	if state := v.super.phase().state(); state != phaseIdle {
+		return &RefusedError{[]Change{{"phase", "idle", v.super.phase().String()}}}
+	}
+	word := v.word()
+	a, err := examine(v, s.object, id)
+	if err != nil {
+		return err
+	}
+	s.same = a.same
+	if err := s.own(); err != nil {
+		return err
+	}
+	if now := s.Word(); now != word.WithEpoch(s.journal.epoch) {
+		return fmt.Errorf("adopt %s: it was changed while it was examined, start again: %w", v.tree, &StaleError{word, now})
+	}
+	return s.adopt(ctx, a, cgroup)
+}
+
+// foreign says what speaks against a tree without super.
+func (s *Store) foreign() error {
+	e := &DamageError{Dir: string(s.view.tree)}
+	for _, stray := range s.view.stray {
+		e.Damages = append(e.Damages, stray.damage())
+	}
+	if len(e.Damages) == 0 {
+		e.Damages = []Damage{{pathSuper, "it is gone, and no program is left that holds it",
+			"make sure that this is the right directory, then remove it"}}
+	}
+	return e
+}
+
+// own raises the epoch: from here on this process is the one that changes things.
+func (s *Store) own() error {
+	s.journal.super = nil
+	err := s.journal.do(StepRaiseEpoch, pathSuper, func() (err error) {
+		s.journal.epoch, err = s.view.super.raiseEpoch()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.journal.super = s.view.super
+	return s.journal.super.log(s.journal.epoch, StepRaiseEpoch, 0)
+}
+
+// adopt takes over a tree that serves. Names come first, so that nothing is reachable that is not held, and links last.
+func (s *Store) adopt(ctx context.Context, a *adoption, cgroup *os.File) error {
+	waited := false
+	for _, r := range a.repairs {
+		if r.step == StepClearSlot && !waited { // who served a moment ago may still run
+			if err := grace(); err != nil {
+				return err
+			}
+			waited = true
+		}
+		if err := s.journal.do(r.step, r.path, r.do); err != nil {
+			return err
+		}
+		s.log.Warn("repaired pinned state", "step", r.step, "path", r.path)
+	}
+	if a.emptied {
+		if err := s.keepFilled(); err != nil {
+			return err
+		}
+	}
+	for _, path := range a.building {
+		s.log.Info("discarding what was left half done", "path", path)
+		if err := s.discard(path); err != nil {
+			return err
+		}
+	}
+	if err := s.pods().sweep(ctx, a.pods); err != nil {
+		return err
+	}
+	for _, h := range a.attaches {
+		s.log.Warn("attaching again what was not attached", "hook", h.Name)
+		if err := s.attach(ctx, h, cgroup); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emptyTime is how long prog arrays are watched that had lost their last name. The kernel empties them in a worker that
+// it starts when the name goes (prog_array_map_clear, kernel/bpf/arraymap.c), and that goes through with it though the
+// array has a name again: 1 to 10 ms later here.
+const emptyTime = 100 * time.Millisecond
+
+// keepFilled fills slots of loaded generations as often as they are found empty.
+func (s *Store) keepFilled() error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(emptyTime); time.Now().Before(end); <-tick.C {
+		for _, n := range sortedKeys(s.view.generations) {
+			if err := s.fill(s.view.generations[n]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Word is the word as it is now.
+func (s *Store) Word() Word { return s.view.super.word() }
+
+// Last is the highest number given to a generation so far; [Word.Next] finds the one after it.
+func (s *Store) Last() uint16 { return s.view.super.phase().Last() }
+
+// Epoch is this owner's.
+func (s *Store) Epoch() uint16 { return s.journal.epoch }
+
+// Differs reports whether the programs that serve are of another release than this one.
+func (s *Store) Differs() bool { return !s.same }
+
+// Frozen are the maps that all generations share, by name. The caller must not change the map.
+func (s *Store) Frozen() map[string]*ebpf.Map { return s.view.maps }
+
+// Generation returns a loaded generation, nil if there is none of that number.
+func (s *Store) Generation(n uint16) *Generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.generations[n]
+}
+
+// Serving is the generation that new connections get.
+func (s *Store) Serving() *Generation { return s.Generation(s.Word().Serve()) }
+
+// Swap stores next if the word is still expect; else it returns a [StaleError] with the word that is. It refuses a
+// word by which a connection could run a generation that is not loaded. Layout changes hold [Store.Writers] around it.
+func (s *Store) Swap(expect, next Word) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next = next.WithEpoch(s.journal.epoch)
+	serve := next.Serve()
+	if serve == 0 {
+		return fmt.Errorf("swap word to {%v}: something has to serve", next)
+	}
+	for _, n := range next.Live() {
+		if s.view.generations[n] == nil {
+			return fmt.Errorf("swap word to {%v}: generation %d is not loaded", next, n)
+		}
+	}
+	s.journal.generation = serve
+	defer func() { s.journal.generation = 0 }()
+	err := s.journal.do(StepSwapWord, next.String(), func() error { return s.view.super.swap(expect, next) })
+	if err != nil || serve == expect.Serve() {
+		return err
+	}
+	return s.journal.do(StepLinkCurrent, pathCurrent, func() error { return s.view.tree.linkCurrent(serve) })
+}
+
+// Inspect is [Inspect] of this tree, and says whether the release differs from the one that serves.
+func (s *Store) Inspect() (*State, error) {
+	state, err := Inspect(string(s.view.tree))
+	if err != nil {
+		return nil, err
+	}
+	state.Differs = s.Differs()
+	return state, nil
+}
+
+// Close gives up the lease and every descriptor. The data plane stays exactly as it is. It may be called twice.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.view != nil {
+		s.view.close()
+		s.view = nil
+	}
+	if s.lease == nil {
+		return nil
+	}
+	err := s.lease.Close()
+	s.lease = nil
+	return err
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upgrade
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// Other is a program of somebody else that runs where an entry program does. Whether it runs before or after, and
+// what it changes, only its owner knows.
+type Other struct {
+	Hook    string         `json:"hook"`
+	Cgroup  string         `json:"cgroup"`
+	Program ebpf.ProgramID `json:"program"`
+	Name    string         `json:"name"`
+	Link    uint32         `json:"link,omitempty"` // 0 if it was attached without one, or to a cgroup above
+}
+
+// queryEffective is BPF_F_QUERY_EFFECTIVE: what runs for a process in the cgroup, inherited from above or not.
+const queryEffective = 1
+
+// others finds programs of others on the cgroups that this data plane is attached to.
+func (v *view) others() ([]Other, error) {
+	var all []Other
+	ours := make(map[ebpf.ProgramID]bool)
+	for _, p := range v.entries {
+		ours[programID(p)] = true
+	}
+	var links map[ebpf.ProgramID]link.ID
+	for _, hook := range sortedKeys(v.links) {
+		l := v.links[hook]
+		if l.at != Cgroup || l.defunct {
+			continue
+		}
+		dir, err := cgroupByID(l.target)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found, err := link.QueryPrograms(link.QueryOptions{
+			Target: int(dir.Fd()), Attach: l.attach, QueryFlags: queryEffective,
+		})
+		dir.Close()
+		if err != nil {
+			return nil, fmt.Errorf("query programs of %s: %w", dir.Name(), err)
+		}
+		for _, p := range found.Programs {
+			if ours[p.ID] || p.ID == l.info.Program {
+				continue
+			}
+			if links == nil {
+				if links, err = linksByProgram(); err != nil {
+					return nil, err
+				}
+			}
+			all = append(all, Other{hook, dir.Name(), p.ID, programName(p.ID), uint32(links[p.ID])})
+		}
+	}
+	return all, nil
+}
+
+// linksByProgram walks the links of the whole kernel, for a query of a cgroup does not tell them.
+func linksByProgram() (map[ebpf.ProgramID]link.ID, error) {
+	all := make(map[ebpf.ProgramID]link.ID)
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		if about, err := it.Link.Info(); err == nil {
+			all[about.Program] = about.ID
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	return all, nil
+}
+
+// programName is the name that the kernel has, empty if the program is gone.
+func programName(id ebpf.ProgramID) string {
+	p, err := programByID(id)
+	if err != nil || p == nil {
+		return ""
+	}
+	defer p.Close()
+	about, err := p.Info()
+	if err != nil {
+		return ""
+	}
+	return about.Name
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Pods attaches entry programs to single pods, and keeps those links as pins, so that they outlive whoever made them.
+// The agent has one in its [Store], a short-lived process in its [Writer]; they may work on the same pod at once, each
+// pod's directory being its lock.
+type Pods struct {
+	tree    tree
+	super   ebpf.MapID
+	entries map[string]*ebpf.Program
+	journal *journal
+}
+
+// Target is where a hook is attached for a pod.
+type Target struct {
+	Pod       string // names the pod: letters, digits, '_', ':' and '-', for a dot cannot be
+	Hook      string
+	Netns     int // for a Netns hook: descriptor of the pod's network namespace, the caller's to close
+	Interface int // for a Tcx hook: index of the pod's interface, in the namespace that all owners and writers are in
+}
+
+// Attached is one link of a pod.
+type Attached struct {
+	Hook      string
+	Link      link.ID
+	Program   ebpf.ProgramID
+	Netns     uint64 // inode of the namespace of a Netns hook
+	Interface int    // index of the interface of a Tcx hook
+	Defunct   bool   // the namespace or the interface is gone
+}
+
+// Attach attaches a hook to a pod. A healthy link that is there stays; one to another target, or to one that is gone,
+// is replaced without a moment in between. It refuses to replace a link that is not this data plane's.
+func (p *Pods) Attach(ctx context.Context, t Target) error {
+	if err := checkName("pod", t.Pod); err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	entry := p.entries[t.Hook]
+	if entry == nil {
+		return fmt.Errorf("attach %s to pod %s: there is no such hook", t.Hook, t.Pod)
+	}
+	if err := p.attach(ctx, t, entry); err != nil {
+		return fmt.Errorf("attach %s to pod %s: %w", t.Hook, t.Pod, err)
+	}
+	return nil
+}
+
+func (p *Pods) attach(ctx context.Context, t Target, entry *ebpf.Program) error {
+	at, target, err := t.where(entry)
+	if err != nil {
+		return err
+	}
+	dir := join(pathPods, t.Pod)
+	lock, err := p.lock(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	path := join(dir, t.Hook)
+	if err := p.drop(path + suffixNew); err != nil { // left by a process that was killed
+		return err
+	}
+	old, err := openLink(p.tree, path)
+	if err == nil {
+		defer old.Close()
+		if old.at != at {
+			return &DamageError{string(p.tree), []Damage{{path, "it is not a link of this hook", evict}}}
+		}
+		if old.target == target && old.info.Program == programID(entry) {
+			return nil
+		}
+		if err := p.checkOurs(path, old); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var l *link.RawLink
+	err = p.journal.do(StepAttach, path, func() (err error) {
+		l, err = attachLink(ctx, t.link(at, entry))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return p.journal.pinLink(p.tree, path, l)
+}
+
+// where is what the target is to the kernel: the inode of a namespace or the index of an interface.
+func (t Target) where(entry *ebpf.Program) (Where, uint64, error) {
+	switch entry.Type() {
+	case ebpf.SkLookup:
+		var stat unix.Stat_t
+		if err := unix.Fstat(t.Netns, &stat); err != nil {
+			return 0, 0, fmt.Errorf("look at namespace: %w", err)
+		}
+		return Netns, stat.Ino, nil
+	case ebpf.SchedCLS:
+		if t.Interface <= 0 {
+			return 0, 0, fmt.Errorf("interface %d: an index is positive", t.Interface)
+		}
+		return Tcx, uint64(t.Interface), nil
+	}
+	return 0, 0, errors.New("the hook is attached for the whole node, not for a pod")
+}
+
+// link says how to attach; at an interface the link comes before all others.
+func (t Target) link(at Where, entry *ebpf.Program) link.RawLinkOptions {
+	o := link.RawLinkOptions{Program: entry, Target: t.Netns, Attach: ebpf.AttachSkLookup}
+	if at == Tcx {
+		o.Target, o.Attach, o.Flags = t.Interface, ebpf.AttachTCXIngress, unix.BPF_F_BEFORE
+	}
+	return o
+}
+
+// Detach detaches hooks from a pod, all of them if none is named. What is not attached is no error.
+func (p *Pods) Detach(ctx context.Context, pod string, hooks ...string) error {
+	if err := checkName("pod", pod); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	if err := p.detach(ctx, join(pathPods, pod), hooks); err != nil {
+		return fmt.Errorf("detach pod %s: %w", pod, err)
+	}
+	return nil
+}
+
+func (p *Pods) detach(ctx context.Context, dir string, hooks []string) error {
+	lock, err := openLocked(ctx, p.tree.at(dir), unix.LOCK_EX)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if len(hooks) == 0 {
+		entries, err := p.tree.list(dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			hooks = append(hooks, e.Name())
+		}
+	}
+	for _, h := range hooks {
+		if err := p.drop(join(dir, h)); err != nil {
+			return err
+		}
+	}
+	left, err := p.tree.list(dir)
+	if err != nil || len(left) > 0 {
+		return err
+	}
+	return p.journal.do(StepRemoveDirectory, dir, func() error { return unix.Rmdir(p.tree.at(dir)) })
+}
+
+// sweep drops links that were made to replace another by a process that did not come to it. It takes each pod's lock,
+// for another process may be about to.
+func (p *Pods) sweep(ctx context.Context, pods map[string][]string) error {
+	for pod, hooks := range pods {
+		hooks = slices.DeleteFunc(slices.Clone(hooks), func(h string) bool { return !building(h) })
+		if len(hooks) == 0 {
+			continue
+		}
+		if err := p.detach(ctx, join(pathPods, pod), hooks); err != nil {
+			return fmt.Errorf("sweep pod %s: %w", pod, err)
+		}
+	}
+	return nil
+}
+
+// drop unpins a link, which detaches it, if it is there. It refuses what is not ours.
+func (p *Pods) drop(path string) error {
+	l, err := openLink(p.tree, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer l.Close()
+	if err := p.checkOurs(path, l); err != nil {
+		return err
+	}
+	return p.journal.do(StepUnpin, path, func() error { return unix.Unlink(p.tree.at(path)) })
+}
+
+func (p *Pods) checkOurs(path string, l *attachment) error {
+	ours, err := attachesOurs(l, p.super)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if !ours {
+		return &DamageError{string(p.tree), []Damage{{path, "it attaches a program that is not ours", evict}}}
+	}
+	return nil
+}
+
+// lock makes the pod's directory if need be and locks it. A detach may remove it between the two.
+func (p *Pods) lock(ctx context.Context, dir string) (*os.File, error) {
+	for {
+		lock, err := openLocked(ctx, p.tree.at(dir), unix.LOCK_EX)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return lock, err
+		}
+		err = p.journal.do(StepMakeDirectory, dir, func() error { return os.Mkdir(p.tree.at(dir), 0o700) })
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+	}
+}
+
+// Attached lists the links of a pod; none if it has none.
+func (p *Pods) Attached(pod string) ([]Attached, error) {
+	if err := checkName("pod", pod); err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	all, err := p.tree.attached(join(pathPods, pod))
+	if err != nil {
+		return nil, fmt.Errorf("list links of pod %s: %w", pod, err)
+	}
+	return all, nil
+}
+
+func (t tree) attached(dir string) ([]Attached, error) {
+	entries, err := t.list(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []Attached
+	for _, e := range entries {
+		if building(e.Name()) {
+			continue
+		}
+		l, err := openLink(t, join(dir, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.Name(), err)
+		}
+		a := Attached{Hook: e.Name(), Link: l.info.ID, Program: l.info.Program, Defunct: l.defunct}
+		switch l.at {
+		case Netns:
+			a.Netns = l.target
+		case Tcx:
+			a.Interface = int(l.target)
+		}
+		l.Close()
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// List names the pods that have links.
+func (p *Pods) List() ([]string, error) {
+	entries, err := p.tree.list(pathPods)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
