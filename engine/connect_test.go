@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evenkeel/evenkeel/bpf"
+)
+
+// These tests connect real sockets: what the engine wrote is read by the programs of the data plane, in the kernel.
+
+var (
+	dial4  = netip.MustParseAddrPort("10.96.0.1:53")
+	dial6  = netip.MustParseAddrPort("[fd00:96::1]:53")
+	podIP4 = netip.MustParseAddr("10.9.0.1")
+	podIP6 = netip.MustParseAddr("fd00:9::1")
+)
+
+// mustServe returns an engine over p, and a function that makes svc with endpoints what it serves.
+func mustServe(t *testing.T, p *plane) (*Engine, func(svc *Service, endpoints ...Endpoint)) {
+	t.Helper()
+	o := testOptions(t, p.MeshMaps)
+	o.Publisher, o.DestroyUDP = bpf.NewPublisher(p.Publish, testEpoch), p.DestroyUdp
+	e, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	if err := e.Apply(t.Context(), "test", Change{
+		Nodes:  map[string]*Node{"here": {Name: "here", Zone: "a"}},
+		Synced: everyKind,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return e, func(svc *Service, endpoints ...Endpoint) {
+		t.Helper()
+		if err := e.Apply(t.Context(), "test", serviceChange(svc, endpoints)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// serviceChange is a change that makes svc have these endpoints, whatever their family.
+func serviceChange(svc *Service, endpoints []Endpoint) Change {
+	c := emptyChange()
+	c.Services[svc.Name] = svc
+	for _, v4 := range []bool{true, false} {
+		s := &Slice{Name: fmt.Sprintf("%s-%v", svc.Name, v4), Service: svc.Name}
+		for _, p := range svc.Ports {
+			s.Ports = append(s.Ports, SlicePort{Name: p.Name, Protocol: p.Protocol, Port: 5353})
+		}
+		for _, e := range endpoints {
+			if e.Address.Is4() == v4 {
+				s.Endpoints = append(s.Endpoints, e)
+			}
+		}
+		c.Slices[s.Name] = s
+	}
+	return c
+}
+
+func dns() *Service {
+	return &Service{
+		Name: "kube-system/dns", Addresses: []netip.Addr{dial4.Addr(), dial6.Addr()},
+		Ports: []ServicePort{{Name: "dns", Protocol: UDP, Port: 53}},
+	}
+}
+
+// ready returns a ready endpoint of each family whose addresses end in n.
+func ready(n int, weight uint32, change ...func(*Endpoint)) []Endpoint {
+	both := []Endpoint{
+		{Address: netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)})},
+		{Address: netip.MustParseAddr(fmt.Sprintf("fd01::%x", n))},
+	}
+	for i := range both {
+		both[i].Weight, both[i].Ready, both[i].Serving = weight, true, true
+		for _, f := range change {
+			f(&both[i])
+		}
+	}
+	return both
+}
+
+func number(a netip.Addr) int {
+	b := a.As16()
+	return int(b[14])<<8 | int(b[15])
+}
+
+// mustMatch fails unless counts agree with weights (by number of endpoint) at a significance of 0.001.
+func mustMatch(t *testing.T, peers map[netip.AddrPort]int, weights map[int]uint32) {
+	t.Helper()
+	total, sum := 0, uint64(0)
+	got := make(map[int]int)
+	for peer, n := range peers {
+		if weights[number(peer.Addr())] == 0 || peer.Port() != 5353 {
+			t.Fatalf("%d connections got to %s, want none", n, peer)
+		}
+		got[number(peer.Addr())] += n
+		total += n
+	}
+	for _, w := range weights {
+		sum += uint64(w)
+	}
+	chi, degrees := 0.0, -1.0
+	for number, w := range weights {
+		if w > 0 {
+			want := float64(total) * float64(w) / float64(sum)
+			chi += (float64(got[number]) - want) * (float64(got[number]) - want) / want
+			degrees++
+		}
+	}
+	if degrees < 1 {
+		return
+	}
+	// Wilson and Hilferty (1931): the cube root of chi-square by degrees is nearly normal; 3.09 is the quantile of 0.999.
+	v := 2 / (9 * degrees)
+	if z := (math.Cbrt(chi/degrees) - (1 - v)) / math.Sqrt(v); z > 3.09 {
+		t.Errorf("chi-square %.1f of %v degrees for %v with weights %v: p < 0.001", chi, degrees, got, weights)
+	}
+}
+
+// Promise: connections are spread by weight. A build that ignores weights must be caught.
+func TestConnectionsFollowWeights(t *testing.T) {
+	p := mustPlane(t)
+	pod := p.mustPod(t, "web/client", podIP4, podIP6)
+	_, serve := mustServe(t, p)
+	caught := false
+	for _, weights := range []map[int]uint32{
+		{1: 1, 2: 1, 3: 1},
+		{1: 1, 2: 2, 3: 7, 4: 0},
+		{1: 90, 2: 10},
+		{1: 4_000_000, 2: 3_000_001},
+	} {
+		var endpoints []Endpoint
+		for n, w := range weights {
+			endpoints = append(endpoints, ready(n, w)...)
+		}
+		serve(dns(), endpoints...)
+		for _, to := range []netip.AddrPort{dial4, dial6} {
+			a := pod.do(order{Dial: to, Times: 10_000})
+			if a.Refused > 0 {
+				t.Fatalf("%d connections to %s were refused", a.Refused, to)
+			}
+			if ignoreWeights {
+				n := a.Peers[netip.AddrPortFrom(netip.MustParseAddr("10.1.0.2"), 5353)]
+				caught = caught || weights[2] == 10 && n > 2_000
+				continue
+			}
+			mustMatch(t, a.Peers, weights)
+		}
+	}
+	if ignoreWeights && !caught {
+		t.Fatal("the build that ignores weights was not caught")
+	}
+}
+
+// Promise: near endpoints are used while there are any, and it is said why.
+func TestConnectionsStayNear(t *testing.T) {
+	p := mustPlane(t)
+	pod := p.mustPod(t, "web/client", podIP4, podIP6)
+	e, serve := mustServe(t, p)
+	hints := func(node, zone string) func(*Endpoint) {
+		return func(e *Endpoint) { e.ForNodes, e.ForZones = []string{node}, []string{zone} }
+	}
+	draining := func(e *Endpoint) { e.Ready, e.Terminating = false, true }
+	near := dns()
+	near.Distribution = SameNode
+	for _, step := range []struct {
+		level     string
+		endpoints [][]Endpoint
+		want      map[int]uint32
+	}{
+		{"node", [][]Endpoint{ready(1, 1, hints("here", "a")), ready(2, 1, hints("there", "a")),
+			ready(3, 1, hints("there", "b"))}, map[int]uint32{1: 1}},
+		{"zone", [][]Endpoint{ready(2, 1, hints("there", "a")), ready(4, 1, hints("there", "a")),
+			ready(3, 1, hints("there", "b"))}, map[int]uint32{2: 1, 4: 1}},
+		{"ready", [][]Endpoint{ready(3, 1, hints("there", "b")), ready(5, 1, hints("there", "b")),
+			ready(6, 1, draining)}, map[int]uint32{3: 1, 5: 1}},
+		{"ready", [][]Endpoint{ready(1, 1, hints("here", "a")), ready(3, 1)}, map[int]uint32{1: 1, 3: 1}},
+		{"serving", [][]Endpoint{ready(6, 1, draining), ready(7, 1, draining)}, map[int]uint32{6: 1, 7: 1}},
+	} {
+		serve(near, flat(step.endpoints)...)
+		mustMatch(t, pod.do(order{Dial: dial4, Times: 4_000}).Peers, step.want)
+		x, err := e.Explain("web/client", "kube-system/dns", 53, UDP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x.Outcome != OutcomeSelected || x.Ports[0].Level != step.level || len(x.Ports[0].Endpoints) != len(step.want) {
+			t.Errorf("explained as %+v, want level %s and endpoints %v", x, step.level, step.want)
+		}
+	}
+}
+
+func flat(lists [][]Endpoint) (all []Endpoint) {
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	return all
+}
+
+// Promise: a workload stays on its endpoint as long as there is one, and then on another.
+func TestConnectionsKeepAffinity(t *testing.T) {
+	p := mustPlane(t)
+	pod := p.mustPod(t, "web/client", podIP4, podIP6)
+	_, serve := mustServe(t, p)
+	sticky := dns()
+	sticky.Affinity = time.Hour
+	endpoints := [][]Endpoint{ready(1, 1), ready(2, 1), ready(3, 1), ready(4, 1)}
+	serve(sticky, flat(endpoints)...)
+	before := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers)
+	serve(sticky, flat(append(endpoints, ready(5, 1)))...)
+	if after := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers); after != before {
+		t.Errorf("moved from %d to %d when another endpoint came", before, after)
+	}
+	left := append(endpoints[:before-1:before-1], endpoints[before:]...)
+	serve(sticky, flat(left)...)
+	if after := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers); after == before {
+		t.Errorf("still on %d, which is gone", before)
+	}
+}
+
+func only(t *testing.T, peers map[netip.AddrPort]int) int {
+	t.Helper()
+	if len(peers) != 1 {
+		t.Fatalf("connections got to %v, want one endpoint", peers)
+	}
+	for peer := range peers {
+		return number(peer.Addr())
+	}
+	return 0
+}
+
+// Promise: a consistent hash leads where the published function says, on every node.
+func TestConnectionsFollowConsistentHash(t *testing.T) {
+	p := mustPlane(t)
+	_, serve := mustServe(t, p)
+	hashed := dns()
+	hashed.ConsistentHash = true
+	var endpoints []Endpoint
+	var addresses []bpf.MeshAddress
+	var ports []uint16
+	var weights []uint32
+	for n := 1; n <= 20; n++ {
+		endpoints = append(endpoints, ready(n, uint32(n))...)
+		addresses = append(addresses, bpf.AddressOf(ready(n, 1)[0].Address))
+		ports, weights = append(ports, 5353), append(weights, uint32(n))
+	}
+	if ignoreWeights {
+		for i := range weights {
+			weights[i] = 1
+		}
+	}
+	serve(hashed, endpoints...)
+	table := maglev(addresses, ports, weights)
+	for i := range 5 {
+		ip := netip.AddrFrom4([4]byte{10, 9, 1, byte(i)})
+		pod := p.mustPod(t, fmt.Sprintf("web/client-%d", i), ip, podIP6)
+		want := int(table[bpf.AddressOf(ip).Hash()%maglevSize]) + 1
+		if got := only(t, pod.do(order{Dial: dial4, Times: 200}).Peers); got != want {
+			t.Errorf("pod %s got to endpoint %d, want %d", ip, got, want)
+		}
+	}
+}
+
+// Promise: what is refused is refused at once and explained; what is no service is left alone.
+func TestConnectionsRefused(t *testing.T) {
+	p := mustPlane(t)
+	pod := p.mustPod(t, "web/client", podIP4, podIP6)
+	e, serve := mustServe(t, p)
+	serve(dns(), ready(1, 1)...)
+	refused := func(why string, to netip.AddrPort) {
+		t.Helper()
+		if a := pod.do(order{Dial: to, Times: 10}); a.Refused != 10 {
+			t.Errorf("%s: %d of 10 connections were refused, others got to %v", why, a.Refused, a.Peers)
+		}
+		x, err := e.Explain("web/client", "kube-system/dns", to.Port(), UDP)
+		if err != nil || x.Outcome != OutcomeRefused || !strings.Contains(x.Reason, why) {
+			t.Errorf("%s is explained as %+v, %v", why, x, err)
+		}
+	}
+	passes := func(to netip.AddrPort) {
+		t.Helper()
+		if a := pod.do(order{Dial: to, Times: 10}); a.Peers[to] != 10 {
+			t.Errorf("connections to %s got to %v, %d were refused", to, a.Peers, a.Refused)
+		}
+	}
+	refused("REFUSED_NO_PORT", netip.AddrPortFrom(dial4.Addr(), 54))
+	passes(netip.MustParseAddrPort("10.96.0.2:53"))
+
+	serve(dns())
+	refused("none is of the address", dial4)
+	serve(dns(), ready(1, 0)...)
+	refused("weight 0", dial4)
+	serve(dns(), ready(1, 1, func(e *Endpoint) { e.Ready = false })...)
+	refused("none of", dial4)
+	local := dns()
+	local.LocalOnly = true
+	serve(local, ready(1, 1, func(e *Endpoint) { e.Node = "there" })...)
+	refused("run elsewhere", dial4)
+	serve(local, append(ready(1, 1, func(e *Endpoint) { e.Node = "there" }),
+		ready(2, 1, func(e *Endpoint) { e.Node = "here" })...)...)
+	if got := only(t, pod.do(order{Dial: dial4, Times: 100}).Peers); got != 2 {
+		t.Errorf("got to endpoint %d, want 2, the one on this node", got)
+	}
+
+	if err := e.Apply(t.Context(), "test", Change{Services: map[string]*Service{dns().Name: nil}}); err != nil {
+		t.Fatal(err)
+	}
+	passes(dial4)
+}

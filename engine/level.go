@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import "github.com/evenkeel/evenkeel/bpf"
+
+const levels = int(bpf.MeshServiceLevelLEVELS)
+
+// The levels of a service, best first; see enum service_level of the kernel side.
+const (
+	levelNode    = int8(bpf.MeshServiceLevelLEVEL_NODE)
+	levelZone    = int8(bpf.MeshServiceLevelLEVEL_ZONE)
+	levelReady   = int8(bpf.MeshServiceLevelLEVEL_READY)
+	levelServing = int8(bpf.MeshServiceLevelLEVEL_SERVING)
+)
+
+// rank decides the level of each endpoint for the clients of this node, which is in zone ("" if unknown). Each has
+// one level at most: clients use the first that has any, so what is in a better one need not be repeated in a worse.
+func rank(list []want, s *Service, zone string) {
+	byNode, byZone := hinted(list, s.Distribution)
+	for i := range list {
+		e := list[i].of
+		list[i].level = nowhere
+		switch {
+		case list[i].weight == 0 || s.LocalOnly && e.is&isHere == 0:
+		case e.is&isReady == 0:
+			if e.is&isServing != 0 && e.is&isTerminating != 0 {
+				list[i].level = levelServing
+			}
+		case s.LocalOnly, byNode && e.is&isHinted != 0:
+			list[i].level = levelNode
+		case byZone && e.hintedTo(zone):
+			list[i].level = levelZone
+		default:
+			list[i].level = levelReady
+		}
+	}
+}
+
+// hinted says which hints count. As in kube-proxy (1.34), those of a kind do only if every ready endpoint has some: a
+// set that is hinted in part is one that its controller has not finished.
+func hinted(list []want, d Distribution) (byNode, byZone bool) {
+	byNode, byZone = d == SameNode, d != Anywhere
+	for i := range list {
+		if e := list[i].of; e.is&isReady != 0 {
+			byNode = byNode && e.is&hasNodes != 0
+			byZone = byZone && e.is&hasZones != 0
+		}
+	}
+	return byNode, byZone
+}
