@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package source
+
+import (
+	"github.com/evenkeel/evenkeel/engine"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// slice is what is kept of an EndpointSlice. What its endpoints get from pods and nodes is added when those are
+// known.
+type slice struct {
+	// Slice is nil if the EndpointSlice is of no use here; notes tell why.
+	*engine.Slice
+	origin string
+	notes  notes
+}
+
+func newSlice(s *discoveryv1.EndpointSlice, origin string) *slice {
+	out := &slice{origin: origin}
+	name := s.Labels[discoveryv1.LabelServiceName]
+	switch {
+	case name == "":
+		out.notes.add("has no label %s, so it belongs to no service", discoveryv1.LabelServiceName)
+		return out
+	case s.AddressType == discoveryv1.AddressTypeFQDN:
+		out.notes.add("has addressType FQDN: endpoints are addresses here, names are never resolved")
+		return out
+	}
+	out.Slice = &engine.Slice{
+		Name:    s.Namespace + "/" + s.Name,
+		Service: s.Namespace + "/" + name,
+		Origin:  origin,
+	}
+	for _, p := range s.Ports {
+		out.addPort(p)
+	}
+	out.Endpoints = make([]engine.Endpoint, 0, len(s.Endpoints))
+	for i := range s.Endpoints {
+		out.addEndpoint(&s.Endpoints[i], s.Namespace)
+	}
+	return out
+}
+
+func (s *slice) addPort(p discoveryv1.EndpointPort) {
+	protocol, ok := protocolOf(or(p.Protocol, ""))
+	name := or(p.Name, "")
+	switch {
+	case p.Port == nil:
+		s.notes.add("port %q has no number and is left out", name)
+	case !ok:
+		s.notes.add("port %d/%s is left to the cluster: only TCP and UDP are governed", *p.Port, *p.Protocol)
+	default:
+		s.Ports = append(s.Ports, engine.SlicePort{Name: name, Protocol: protocol, Port: uint16(*p.Port)})
+	}
+}
+
+// addEndpoint takes the first address: the others are the same endpoint by other routes (discovery/v1, Endpoint), and
+// an endpoint counts once.
+func (s *slice) addEndpoint(e *discoveryv1.Endpoint, namespace string) {
+	if len(e.Addresses) == 0 {
+		return
+	}
+	address, ok := s.notes.address("address", e.Addresses[0])
+	if !ok {
+		return
+	}
+	out := engine.Endpoint{
+		Address:     address,
+		Node:        or(e.NodeName, ""),
+		Zone:        or(e.Zone, ""),
+		Weight:      defaultWeight,
+		Ready:       or(e.Conditions.Ready, true),
+		Terminating: or(e.Conditions.Terminating, false),
+	}
+	// The API text for a missing serving has changed over time, from "as ready" to "true". They differ for an
+	// endpoint that is known not to be ready: a field that nobody wrote is no reason to send it traffic.
+	out.Serving = or(e.Conditions.Serving, out.Ready)
+	if t := e.TargetRef; t != nil && t.Kind == "Pod" && t.Name != "" {
+		if t.Namespace != "" {
+			namespace = t.Namespace
+		}
+		out.Workload = namespace + "/" + t.Name
+	}
+	if h := e.Hints; h != nil {
+		for _, z := range h.ForZones {
+			out.ForZones = append(out.ForZones, z.Name)
+		}
+		for _, n := range h.ForNodes {
+			out.ForNodes = append(out.ForNodes, n.Name)
+		}
+	}
+	s.Endpoints = append(s.Endpoints, out)
+}

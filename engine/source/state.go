@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package source
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+
+	"github.com/evenkeel/evenkeel/engine"
+	"github.com/evenkeel/evenkeel/engine/manifest"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// Options of a State.
+type Options struct {
+	// Derive writes the slices of services that have a selector, from the pods that it selects: for sources behind
+	// which no EndpointSlice controller runs.
+	Derive bool
+}
+
+// State holds the objects of one source and what the engine has been sent of them. The work for a change grows with
+// what the changed objects touch, not with what there is.
+//
+// It belongs to one goroutine. The order of calls is any number of Upsert and Delete, then Change, then Commit if the
+// engine has taken it; without Commit the next Change has these differences again, and newer ones.
+type State struct {
+	derive bool
+
+	namespaces map[string]*corev1.Namespace
+	nodes      map[string]*engine.Node
+	pods       map[manifest.Key]*pod
+	services   map[manifest.Key]*service
+	slices     map[manifest.Key]*slice
+
+	// podsOf finds pods by their labels, selecting finds services by one label of their selector.
+	podsOf, selecting *index[label]
+	// byNamespace, byAddress find pods; using finds what is computed from a pod, an address or a node.
+	byNamespace *index[string]
+	byAddress   *index[netip.Addr]
+	using       *index[input]
+
+	// dirty objects have changed, or something that they are computed from has, since the last Commit.
+	dirty map[manifest.Key]struct{}
+	// notes are what was found while computing; what was found while reading is kept with the object.
+	notes map[manifest.Key]notes
+	sent  sent
+}
+
+// input is what the slices of an EndpointSlice or a Service are computed from beside itself: a pod ("ns/name"), the
+// pod that has an address, or a node.
+type input struct {
+	kind    string
+	name    string
+	address netip.Addr
+}
+
+// New returns a State without objects.
+func New(o Options) *State {
+	return &State{
+		derive:      o.Derive,
+		namespaces:  map[string]*corev1.Namespace{},
+		nodes:       map[string]*engine.Node{},
+		pods:        map[manifest.Key]*pod{},
+		services:    map[manifest.Key]*service{},
+		slices:      map[manifest.Key]*slice{},
+		podsOf:      newIndex[label](),
+		selecting:   newIndex[label](),
+		byNamespace: newIndex[string](),
+		byAddress:   newIndex[netip.Addr](),
+		using:       newIndex[input](),
+		dirty:       map[manifest.Key]struct{}{},
+		notes:       map[manifest.Key]notes{},
+		sent:        newSent(),
+	}
+}
+
+// Upsert adds an object or replaces the one with its key. origin says for people where it was read. The object is not
+// changed, and its labels and selector must not be changed later.
+func (s *State) Upsert(o manifest.Object, origin string) {
+	key := manifest.KeyOf(o)
+	switch o := o.(type) {
+	case *corev1.Namespace:
+		s.namespaces[o.Name] = &corev1.Namespace{ObjectMeta: o.ObjectMeta}
+		s.touchAll(s.byNamespace.with(o.Name))
+	case *corev1.Node:
+		s.nodes[o.Name] = newNode(o, origin)
+		s.touchAll(s.using.with(input{kind: manifest.KindNode, name: o.Name}))
+	case *corev1.Pod:
+		s.putPod(key, newPod(o, origin))
+	case *corev1.Service:
+		s.putService(key, newService(o, origin))
+	case *discoveryv1.EndpointSlice:
+		s.slices[key] = newSlice(o, origin)
+	default:
+		return
+	}
+	s.touch(key)
+}
+
+// Delete removes an object; one that is not there is no error.
+func (s *State) Delete(key manifest.Key) {
+	switch key.Kind {
+	case manifest.KindNamespace:
+		delete(s.namespaces, key.Name)
+		s.touchAll(s.byNamespace.with(key.Name))
+	case manifest.KindNode:
+		delete(s.nodes, key.Name)
+		s.touchAll(s.using.with(input{kind: manifest.KindNode, name: key.Name}))
+	case manifest.KindPod:
+		s.putPod(key, nil)
+	case manifest.KindService:
+		s.putService(key, nil)
+	case manifest.KindEndpointSlice:
+		delete(s.slices, key)
+	}
+	s.touch(key)
+}
+
+// Len returns the number of objects by kind.
+func (s *State) Len() map[string]int {
+	return map[string]int{
+		manifest.KindNamespace:     len(s.namespaces),
+		manifest.KindNode:          len(s.nodes),
+		manifest.KindPod:           len(s.pods),
+		manifest.KindService:       len(s.services),
+		manifest.KindEndpointSlice: len(s.slices),
+	}
+}
+
+// Warnings returns what there is to say about the objects, sorted by object. It is complete after Change.
+func (s *State) Warnings() []Warning {
+	var all []Warning
+	add := func(key manifest.Key, origin string, notes ...notes) {
+		for _, n := range notes {
+			for _, text := range n {
+				all = append(all, Warning{Key: key, Origin: origin, Text: text})
+			}
+		}
+	}
+	for key, p := range s.pods {
+		add(key, p.workload.Origin, p.notes)
+	}
+	for key, v := range s.services {
+		add(key, v.Origin, v.notes, s.notes[key])
+	}
+	for key, l := range s.slices {
+		add(key, l.origin, l.notes)
+	}
+	slices.SortFunc(all, compareWarnings)
+	return all
+}
+
+func (s *State) touch(key manifest.Key) { s.dirty[key] = struct{}{} }
+
+func (s *State) touchAll(keys iter.Seq[manifest.Key]) {
+	for key := range keys {
+		s.touch(key)
+	}
+}
+
+// putPod replaces a pod, nil removes it, and touches what depends on the old or the new one.
+func (s *State) putPod(key manifest.Key, p *pod) {
+	before := s.pods[key]
+	s.touchDependents(key, before)
+	if p == nil {
+		delete(s.pods, key)
+		s.byNamespace.put(key, nil)
+		s.byAddress.put(key, nil)
+		s.podsOf.put(key, nil)
+		return
+	}
+	s.pods[key] = p
+	s.byNamespace.put(key, []string{key.Namespace})
+	s.byAddress.put(key, distinct(p.identified()))
+	if s.derive {
+		s.podsOf.put(key, labelsOf(key.Namespace, p.workload.Labels))
+	}
+	s.touchDependents(key, p)
+}
+
+func (s *State) touchDependents(key manifest.Key, p *pod) {
+	if p == nil {
+		return
+	}
+	s.touchAll(s.using.with(input{kind: manifest.KindPod, name: p.workload.Name}))
+	for _, a := range p.identified() {
+		s.touchAll(s.using.with(input{address: a}))
+	}
+	for name, value := range p.workload.Labels {
+		for service := range s.selecting.with(label{key.Namespace, name, value}) {
+			if selects(s.services[service].selector, p.workload.Labels) {
+				s.touch(service)
+			}
+		}
+	}
+}
+
+// putService replaces a service; nil removes it. Its entry in selecting is under one label only: a pod that it
+// selects has that one too.
+func (s *State) putService(key manifest.Key, v *service) {
+	if v == nil {
+		delete(s.services, key)
+		s.selecting.put(key, nil)
+		return
+	}
+	s.services[key] = v
+	terms := labelsOf(key.Namespace, v.selector)
+	if !s.derive || len(terms) == 0 {
+		terms = nil
+	} else {
+		terms = terms[:1]
+	}
+	s.selecting.put(key, terms)
+}
+
+// selected returns the pods of a selector in the order of their names. It looks through those that have the rarest of
+// the selector's labels.
+func (s *State) selected(namespace string, selector map[string]string) []*pod {
+	terms := labelsOf(namespace, selector)
+	if len(terms) == 0 {
+		return nil
+	}
+	rarest := slices.MinFunc(terms, func(a, b label) int { return s.podsOf.count(a) - s.podsOf.count(b) })
+	var pods []*pod
+	for key := range s.podsOf.with(rarest) {
+		if p := s.pods[key]; selects(selector, p.workload.Labels) {
+			pods = append(pods, p)
+		}
+	}
+	slices.SortFunc(pods, comparePods)
+	return pods
+}
+
+// distinct drops repetitions and keeps the order.
+func distinct[T comparable](list []T) []T {
+	var out []T
+	for _, v := range list {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
