@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package enrol
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/evenkeel/evenkeel/bpf"
+)
+
+// Maps are those of the data plane that enrolment writes. They stay the caller's.
+type Maps struct {
+	Workloads *ebpf.Map // workloads
+	Names     *ebpf.Map // workload_names
+}
+
+// Names of the maps, for messages and for bpf.Flag.
+const (
+	mapWorkloads = "workloads"
+	mapNames     = "workload_names"
+)
+
+// FullError says that a map has no room for one more workload.
+type FullError struct {
+	Map  string
+	Max  uint32 // elements that it has room for
+	Flag string // of the agent, that sizes it
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("map %s is full (%d elements): withdraw pods that are gone, or install with a larger %s",
+		e.Map, e.Max, e.Flag)
+}
+
+// Workload is a pod that is enrolled.
+type Workload struct {
+	// Name is "namespace/name" and Netns the path that it was enrolled by; both are empty if they were lost.
+	Name, Netns string
+	Cookie      uint64 // of its network namespace
+	IP4, IP6    netip.Addr
+	// Interface is the index of its veth in the namespace of the node, 0 if none was found.
+	Interface   int
+	Incarnation uint32
+	SourceCheck bool
+	Canary      bool
+}
+
+// List returns the workloads, sorted by name.
+func List(maps Maps) ([]Workload, error) {
+	table, err := read(maps)
+	return table.workloads, err
+}
+
+// table is all that the maps hold.
+type table struct {
+	workloads []Workload // sorted by name
+	cookies   map[uint64]bool
+	// strays are the namespaces of which something is there, but not the entry that makes a workload: an enrolment or a
+	// withdrawal was killed, or is under way. By cookie, with the interface that an entry is for, or 0.
+	strays map[uint64]uint32
+}
+
+func read(maps Maps) (table, error) {
+	t := table{cookies: make(map[uint64]bool), strays: make(map[uint64]uint32)}
+	var key bpf.MeshWorkloadKey
+	var value bpf.MeshWorkload
+	interfaces := make(map[uint32]uint64)
+	it := maps.Workloads.Iterate()
+	for it.Next(&key, &value) {
+		if key.By == uint32(bpf.MeshWorkloadByWORKLOAD_BY_NETNS) {
+			t.cookies[key.Id] = true
+			t.workloads = append(t.workloads, workloadOf(key.Id, value))
+		} else {
+			interfaces[uint32(key.Id)] = value.Netns
+		}
+	}
+	if err := it.Err(); err != nil {
+		return table{}, fmt.Errorf("read map workloads: %w", err)
+	}
+	names := make(map[uint64]bpf.MeshWorkloadName)
+	var cookie uint64
+	var name bpf.MeshWorkloadName
+	it = maps.Names.Iterate()
+	for it.Next(&cookie, &name) {
+		names[cookie] = name
+		if !t.cookies[cookie] {
+			t.strays[cookie] = 0
+		}
+	}
+	if err := it.Err(); err != nil {
+		return table{}, fmt.Errorf("read map workload_names: %w", err)
+	}
+	for index, cookie := range interfaces {
+		if !t.cookies[cookie] {
+			t.strays[cookie] = index
+		}
+	}
+	for i := range t.workloads {
+		w := &t.workloads[i]
+		name := names[w.Cookie]
+		w.Name, w.Netns = text(name.Pod[:]), text(name.Netns[:])
+	}
+	slices.SortFunc(t.workloads, func(a, b Workload) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Cookie, b.Cookie))
+	})
+	return t, nil
+}
+
+func workloadOf(cookie uint64, v bpf.MeshWorkload) Workload {
+	return Workload{
+		Cookie: cookie, IP4: v.Ip4.Addr(), IP6: v.Ip6.Addr(), Interface: int(v.Interface), Incarnation: v.Incarnation,
+		SourceCheck: v.Flags&uint32(bpf.MeshWorkloadFlagWORKLOAD_SOURCE_CHECK) != 0,
+		Canary:      v.Flags&uint32(bpf.MeshWorkloadFlagWORKLOAD_CANARY) != 0,
+	}
+}
+
+// lookup reads one element; nil if there is none.
+func lookup[V any](m *ebpf.Map, key any) (*V, error) {
+	value := new(V)
+	err := m.Lookup(key, value)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return value, nil
+}
+
+// putNew writes one element of a hash unless it is there already, and says whether it did. Readers see the old one or
+// the new one, whole: the kernel links a new element in place of the old.
+func putNew[V comparable](m *ebpf.Map, name string, key any, value V) (bool, error) {
+	old, err := lookup[V](m, key)
+	if err != nil {
+		return false, fmt.Errorf("read map %s: %w", name, err)
+	}
+	if old != nil && *old == value {
+		return false, nil
+	}
+	err = m.Put(key, value)
+	if errors.Is(err, unix.E2BIG) {
+		return false, &FullError{Map: name, Max: m.MaxEntries(), Flag: bpf.Flag(name)}
+	}
+	if err != nil {
+		return false, fmt.Errorf("write map %s: %w", name, err)
+	}
+	return true, nil
+}
+
+// remove deletes one element, or finds it gone.
+func remove(m *ebpf.Map, name string, key any) error {
+	if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete from map %s: %w", name, err)
+	}
+	return nil
+}
+
+func byNetns(cookie uint64) bpf.MeshWorkloadKey {
+	return bpf.MeshWorkloadKey{Id: cookie, By: uint32(bpf.MeshWorkloadByWORKLOAD_BY_NETNS)}
+}
+
+func byInterface(index uint32) bpf.MeshWorkloadKey {
+	return bpf.MeshWorkloadKey{Id: uint64(index), By: uint32(bpf.MeshWorkloadByWORKLOAD_BY_INTERFACE)}
+}
+
+var podForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+// CheckName refuses what is not the name of a Kubernetes pod: "namespace/name", both as RFC 1123 has them.
+func CheckName(name string) error {
+	if !podForm.MatchString(name) {
+		return fmt.Errorf("pod %q: a pod is named NS/NAME, in lower-case letters, digits, '-' and '.'", name)
+	}
+	return nil
+}
+
+// nameOf is how the map holds the name of a pod, with room for the NUL that ends each string.
+func nameOf(pod Pod) (*bpf.MeshWorkloadName, error) {
+	n := new(bpf.MeshWorkloadName)
+	if err := fill(n.Pod[:], pod.Name); err != nil {
+		return nil, fmt.Errorf("pod %s: its name %w", pod.Name, err)
+	}
+	if err := fill(n.Netns[:], pod.Netns); err != nil {
+		return nil, fmt.Errorf("pod %s: the path of its namespace, %s, %w", pod.Name, pod.Netns, err)
+	}
+	return n, nil
+}
+
+func fill(field []int8, s string) error {
+	if len(s) >= len(field) {
+		return fmt.Errorf("is longer than %d bytes", len(field)-1)
+	}
+	for i := range len(s) {
+		field[i] = int8(s[i])
+	}
+	return nil
+}
+
+// text is what is in a field, up to its NUL.
+func text(field []int8) string {
+	b := make([]byte, 0, len(field))
+	for _, c := range field {
+		if c == 0 {
+			break
+		}
+		b = append(b, byte(c))
+	}
+	return string(b)
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package enrol
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evenkeel/evenkeel/bpf"
+)
+
+func mustCheck(t testing.TB, o Options) Health {
+	t.Helper()
+	h, err := Check(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// mend makes sure that what is wrong is found, and returns what was done about it.
+func mend(t testing.TB, o Options) []string {
+	t.Helper()
+	if mustCheck(t, o).Well() {
+		t.Fatal("what is wrong was not found")
+	}
+	all, err := Mend(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, m := range all {
+		if m.Err != nil {
+			lines = append(lines, fmt.Sprintf("%s: %v", m.Workload.Name, m.Err))
+		} else {
+			lines = append(lines, m.Workload.Name+" "+m.Done)
+		}
+	}
+	return lines
+}
+
+// waitGone waits until the kernel has taken a namespace down, which it does in the background.
+func waitGone(t testing.TB, links *kernelLinks, cookie uint64) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond) // there is nothing to wait on but the link
+	defer tick.Stop()
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; <-tick.C {
+		all, err := links.Attached(linksID(cookie))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(all, func(l Link) bool { return l.Hook == hookLookup() && l.Defunct }) {
+			return
+		}
+	}
+	t.Fatal("the namespace does not go")
+}
+
+func TestMendWithdrawsWhatIsGone(t *testing.T) {
+	o, links := newOptions(t, 10)
+	gone, stays := newPod(t, "10.9.0.1/32"), newPod(t, "10.9.0.2/32")
+	r := mustEnrol(t, o, Pod{Name: "a/gone", Netns: gone.path})
+	mustEnrol(t, o, Pod{Name: "a/stays", Netns: stays.path})
+	if h := mustCheck(t, o); !h.Well() {
+		t.Fatalf("found %+v", h)
+	}
+	gone.drop()
+	waitGone(t, links, r.Cookie)
+	if done := mend(t, o); len(done) != 1 || done[0] != "a/gone withdrawn" {
+		t.Errorf("done %q", done)
+	}
+	if all := mustList(t, o); len(all) != 1 || all[0].Name != "a/stays" {
+		t.Errorf("enrolled %+v", all)
+	}
+	if h := mustCheck(t, o); !h.Well() {
+		t.Errorf("left %+v", h)
+	}
+}
+
+func TestMendAttachesAgain(t *testing.T) {
+	o, links := newOptions(t, 10)
+	p := newPod(t, "10.9.0.1/32")
+	r := mustEnrol(t, o, Pod{Name: "a/b", Netns: p.path})
+	for _, hook := range []string{hookLookup(), hookTcx()} {
+		before := mustList(t, o)
+		if err := links.Detach(t.Context(), linksID(r.Cookie), hook); err != nil {
+			t.Fatal(err)
+		}
+		if h := mustCheck(t, o); len(h.Broken) != 1 || !strings.Contains(h.Broken[0].Why, hook) {
+			t.Errorf("found %+v", h)
+		}
+		if done := mend(t, o); len(done) != 1 || done[0] != "a/b attached again" {
+			t.Errorf("done %q", done)
+		}
+		if h := mustCheck(t, o); !h.Well() {
+			t.Errorf("left %+v", h)
+		}
+		if after := mustList(t, o); len(after) != 1 || after[0] != before[0] {
+			t.Errorf("was %+v, is %+v", before, after)
+		}
+	}
+}
+
+func TestMendKeepsWhatItCannotTell(t *testing.T) {
+	o, links := newOptions(t, 10)
+	p := newPod(t, "10.9.0.1/32")
+	r := mustEnrol(t, o, Pod{Name: "a/b", Netns: p.path})
+	if err := links.Detach(t.Context(), linksID(r.Cookie)); err != nil {
+		t.Fatal(err)
+	}
+	p.drop()
+	if done := mend(t, o); len(done) != 1 || !strings.Contains(done[0], "withdraw it") {
+		t.Errorf("done %q", done)
+	}
+	if len(mustList(t, o)) != 1 {
+		t.Error("it was withdrawn, though nobody knows that its namespace is gone")
+	}
+}
+
+func TestMendRemovesStrays(t *testing.T) {
+	o, links := newOptions(t, 10)
+	p := newPod(t, "10.9.0.1/32")
+	r := mustEnrol(t, o, Pod{Name: "a/b", Netns: p.path})
+	// As an enrolment leaves it that is killed before its last step, and one that is killed before its second.
+	if err := o.Maps.Workloads.Delete(byNetns(r.Cookie)); err != nil {
+		t.Fatal(err)
+	}
+	other := newPod(t, "10.9.0.2/32")
+	q := mustEnrol(t, o, Pod{Name: "a/c", Netns: other.path})
+	if err := removeAll(o.Maps, q.Cookie, uint32(q.HostInterface)); err != nil {
+		t.Fatal(err)
+	}
+	if h := mustCheck(t, o); len(h.Stray) != 2 {
+		t.Errorf("found %+v", h)
+	}
+	mend(t, o)
+	if n := elements(t, o.Maps); n != 0 || len(links.links) != 0 {
+		t.Errorf("%d elements, %d links are left", n, len(links.links))
+	}
+}
+
+// TestInterfaceOfAnother makes sure that an index that was given to another pod's veth is not taken from that.
+func TestInterfaceOfAnother(t *testing.T) {
+	o, _ := newOptions(t, 10)
+	p, other := newPod(t, "10.9.0.1/32"), newPod(t, "10.9.0.2/32")
+	r := mustEnrol(t, o, Pod{Name: "a/b", Netns: p.path})
+	q := mustEnrol(t, o, Pod{Name: "a/c", Netns: other.path})
+	stale, err := lookup[bpf.MeshWorkload](o.Maps.Workloads, byNetns(r.Cookie))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.Interface = uint32(q.HostInterface)
+	if err := o.Maps.Workloads.Put(byNetns(r.Cookie), stale); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Withdraw(t.Context(), o, Pod{Name: "a/b", Netns: p.path}); err != nil {
+		t.Fatal(err)
+	}
+	found, err := lookup[bpf.MeshWorkload](o.Maps.Workloads, byInterface(uint32(q.HostInterface)))
+	if err != nil || found == nil || found.Netns != q.Cookie {
+		t.Errorf("the entry of the other pod's interface: %+v, %v", found, err)
+	}
+}

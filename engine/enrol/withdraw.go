@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package enrol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/evenkeel/evenkeel/bpf"
+)
+
+// Withdraw takes a pod out: what it connects to from now on is left alone. Its sockets that talk to a service go on,
+// with the state that they carry. It reports whether there was anything to withdraw; what is gone already is no error.
+//
+// The pod is found by its namespace. If that is gone as well, it is found by its name and the path that it was enrolled
+// by; with an empty path by its name alone. A namespace that is enrolled under another name is an error.
+func Withdraw(ctx context.Context, o Options, pod Pod) (was bool, err error) {
+	if err := CheckName(pod.Name); err != nil {
+		return false, err
+	}
+	cookies, err := find(o.Maps, pod)
+	if err != nil {
+		return false, fmt.Errorf("withdraw pod %s: %w", pod.Name, err)
+	}
+	for _, cookie := range cookies {
+		found, err := withdraw(ctx, o, cookie)
+		if err != nil {
+			return was, fmt.Errorf("withdraw pod %s: %w", pod.Name, err)
+		}
+		was = was || found
+	}
+	return was, nil
+}
+
+// find returns the cookies of the namespaces that a pod is, or may be, enrolled by.
+func find(maps Maps, pod Pod) ([]uint64, error) {
+	if pod.Netns == "" {
+		return findByName(maps, pod)
+	}
+	path, err := filepath.Abs(pod.Netns)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := openNetns(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return findByName(maps, Pod{Name: pod.Name, Netns: path})
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	cookie, err := cookieOf(ns)
+	if err != nil {
+		return nil, err
+	}
+	name, err := lookup[bpf.MeshWorkloadName](maps.Names, cookie)
+	if err != nil {
+		return nil, fmt.Errorf("read map workload_names: %w", err)
+	}
+	if name != nil && text(name.Pod[:]) != pod.Name {
+		return nil, fmt.Errorf("namespace %s is enrolled as pod %s: name that one", path, text(name.Pod[:]))
+	}
+	return []uint64{cookie}, nil
+}
+
+func findByName(maps Maps, pod Pod) ([]uint64, error) {
+	var cookies []uint64
+	var cookie uint64
+	var name bpf.MeshWorkloadName
+	it := maps.Names.Iterate()
+	for it.Next(&cookie, &name) {
+		if text(name.Pod[:]) == pod.Name && (pod.Netns == "" || text(name.Netns[:]) == pod.Netns) {
+			cookies = append(cookies, cookie)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read map workload_names: %w", err)
+	}
+	return cookies, nil
+}
+
+// withdraw undoes an enrolment in reverse order: first the data plane forgets the pod, then its programs go.
+func withdraw(ctx context.Context, o Options, cookie uint64) (was bool, err error) {
+	old, err := lookup[bpf.MeshWorkload](o.Maps.Workloads, byNetns(cookie))
+	if err != nil {
+		return false, fmt.Errorf("read map workloads: %w", err)
+	}
+	var host uint32
+	if old != nil {
+		host = old.Interface
+	}
+	if err := removeAll(o.Maps, cookie, host); err != nil {
+		return false, err
+	}
+	return old != nil, o.Links.Detach(ctx, linksID(cookie))
+}
+
+// removeAll removes every element of a pod.
+func removeAll(maps Maps, cookie uint64, host uint32) error {
+	if err := remove(maps.Workloads, mapWorkloads, byNetns(cookie)); err != nil {
+		return err
+	}
+	if err := remove(maps.Names, mapNames, cookie); err != nil {
+		return err
+	}
+	return dropInterface(maps, cookie, host)
+}
+
+// dropInterface removes the entry of an interface, unless the index has become another pod's.
+func dropInterface(maps Maps, cookie uint64, host uint32) error {
+	if host == 0 {
+		return nil
+	}
+	found, err := lookup[bpf.MeshWorkload](maps.Workloads, byInterface(host))
+	if err != nil {
+		return fmt.Errorf("read map workloads: %w", err)
+	}
+	if found == nil || found.Netns != cookie {
+		return nil
+	}
+	return remove(maps.Workloads, mapWorkloads, byInterface(host))
+}
