@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netsim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// Files of the agents' source that the lab writes; whoever runs the lab may add others.
+const (
+	nodesFile     = "nodes.yaml"
+	podsFile      = "pods.yaml"
+	documentsFile = "documents.yaml"
+)
+
+// writeManifests writes what the agents read to a directory: Nodes and Pods as a cluster would show them, and the
+// documents of the topology file. A file that does not change is not touched.
+func writeManifests(dir string, s *state, documents string) error {
+	if err := makeDirectory(dir, 0o755); err != nil {
+		return err
+	}
+	nodes, err := encodeAll(s.Nodes, func(n *nodeState) any { return n.document() })
+	if err != nil {
+		return err
+	}
+	pods, err := encodeAll(s.Pods, func(pod *podState) any { return pod.document(s) })
+	if err != nil {
+		return err
+	}
+	for name, text := range map[string][]byte{
+		nodesFile: nodes, podsFile: pods, documentsFile: []byte(documents),
+	} {
+		path := filepath.Join(dir, name)
+		if strings.TrimSpace(string(text)) == "" {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove manifest: %w", err)
+			}
+			continue
+		}
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+			continue
+		}
+		if err := writeFile(path, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func encodeAll[T any](list []T, document func(T) any) ([]byte, error) {
+	var text bytes.Buffer
+	for _, item := range list {
+		encoded, err := yaml.Marshal(document(item))
+		if err != nil {
+			return nil, fmt.Errorf("encode manifest: %w", err)
+		}
+		text.WriteString("---\n")
+		text.Write(encoded)
+	}
+	return text.Bytes(), nil
+}
+
+func (n *nodeState) document() *corev1.Node {
+	node := &corev1.Node{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+		ObjectMeta: metav1.ObjectMeta{Name: n.Spec.Name, Labels: map[string]string{corev1.LabelHostname: n.Spec.Name}},
+	}
+	for key, value := range n.Spec.Labels {
+		node.Labels[key] = value
+	}
+	for _, prefix := range n.Spec.PodCIDRs {
+		node.Spec.PodCIDRs = append(node.Spec.PodCIDRs, prefix.String())
+	}
+	node.Spec.PodCIDR = node.Spec.PodCIDRs[0]
+	for _, a := range n.Spec.addresses(nodeOrdinal) {
+		node.Status.Addresses = append(node.Status.Addresses,
+			corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
+	}
+	node.Status.Addresses = append(node.Status.Addresses,
+		corev1.NodeAddress{Type: corev1.NodeHostName, Address: n.Spec.Name})
+	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	return node
+}
+
+func (p *podState) document(s *state) *corev1.Pod {
+	spec := &p.Spec
+	pod := &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: spec.Name, Namespace: spec.Namespace, Labels: spec.Labels,
+			Annotations: spec.Annotations},
+		Spec: corev1.PodSpec{NodeName: spec.Node, ServiceAccountName: spec.ServiceAccount, HostNetwork: spec.HostNetwork},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{
+			{Type: corev1.PodReady, Status: corev1.ConditionTrue},
+			{Type: corev1.ContainersReady, Status: corev1.ConditionTrue},
+		}},
+	}
+	if pod.Spec.ServiceAccountName == "" {
+		pod.Spec.ServiceAccountName = "default"
+	}
+	names := spec.Containers
+	if len(names) == 0 {
+		names = []string{spec.Name}
+	}
+	for _, name := range names {
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: name, Image: "evenkeel-sim"})
+	}
+	for _, port := range spec.Ports {
+		pod.Spec.Containers[0].Ports = append(pod.Spec.Containers[0].Ports, corev1.ContainerPort{Name: port.Name,
+			ContainerPort: int32(port.ContainerPort), Protocol: corev1.Protocol(port.Protocol)})
+	}
+	for _, a := range p.Addresses {
+		pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: a.String()})
+	}
+	pod.Status.PodIP = pod.Status.PodIPs[0].IP
+	pod.Status.HostIP = s.node(spec.Node).Spec.addresses(nodeOrdinal)[0].String()
+	return pod
+}

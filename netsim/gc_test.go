@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netsim
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const crowded = `
+  nodes:
+  - {name: a, podCIDRs: [10.10.1.0/24, "fd00:10:1::/64"]}
+  - {name: b, podCIDRs: [10.10.2.0/24, "fd00:10:2::/64"]}
+  wires:
+  - {between: [a, b]}
+  pods:
+  - {name: quiet, node: a, count: 20}
+  - {name: busy, node: b, count: 4, serve: ["tcp :9000"], command: [sleep, "1000"]}
+`
+
+// topologyFile writes a topology for another process to read.
+func topologyFile(t *testing.T, name, spec string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "lab.yaml")
+	if err := os.WriteFile(path, []byte(topologyText(name, spec)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// sim runs a command of asEvenkeel in a process of its own.
+func sim(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(testOptions(t).Binary, append([]string{"sim"}, args...)...)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// mustCollect collects and returns what was removed. Others may collect at the same time: what is not in the list may be
+// gone all the same.
+func mustCollect(t *testing.T) []string {
+	t.Helper()
+	removed, err := Collect(t.Context(), testOptions(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return removed
+}
+
+// However far up or down had come when it was killed, what it left is garbage, and goes to the last.
+func TestCollectAfterKill(t *testing.T) {
+	needRoot(t)
+	name := labName()
+	file := topologyFile(t, name, crowded)
+	p, err := newPaths(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := Down(context.Background(), name, testOptions(t)); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, moment := range []int{1, 2, 3, 5, 12, 28, 29, 31, 33} { // nodes, pods, the last pod, servers, the last server
+		killing(t, moment, "up-detached", file)
+		mustCollect(t)
+		mustBeGoneSoon(t, p)
+		if t.Failed() {
+			t.Fatalf("up died at step %d", moment)
+		}
+	}
+	for moment := 1; moment <= 7; moment++ { // after each part
+		if err := sim(t, "up-detached", file).Run(); err != nil {
+			t.Fatal(err)
+		}
+		killing(t, moment, "down", name)
+		mustCollect(t)
+		mustBeGoneSoon(t, p)
+		if t.Failed() {
+			t.Fatalf("down died at step %d", moment)
+		}
+	}
+}
+
+// killing runs a command that must kill itself at a step.
+func killing(t *testing.T, step int, args ...string) {
+	t.Helper()
+	cmd := sim(t, args...)
+	cmd.Env = append(os.Environ(), dieAt+"="+strconv.Itoa(step))
+	var exit *exec.ExitError
+	if err := cmd.Run(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("%q should have died at step %d: %v", args, step, err)
+	}
+}
+
+// The same at any moment, also between steps. A lab that is whole by then is not garbage.
+func TestCollectAfterKillAtAnyMoment(t *testing.T) {
+	needRoot(t)
+	name := labName()
+	file := topologyFile(t, name, crowded)
+	p, err := newPaths(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := sim(t, "up-detached", file).Run(); err != nil {
+		t.Fatal(err)
+	}
+	takes := time.Since(start)
+	for range 6 {
+		if err := Down(t.Context(), name, testOptions(t)); err != nil {
+			t.Fatal(err)
+		}
+		mustBeGone(t, p)
+		after := rand.N(takes)
+		cmd := sim(t, "up-detached", file)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait() // killed or done: the test looks at what is there
+		timer.Stop()
+		_, err := Attach(name, testOptions(t))
+		whole := err == nil
+		mustCollect(t)
+		if _, err := Attach(name, testOptions(t)); whole && err != nil {
+			t.Errorf("killed after %v: the lab was whole, gc removed it", after)
+		}
+		if !whole {
+			mustBeGoneSoon(t, p)
+		}
+		if t.Failed() {
+			t.Fatalf("up was killed after %v", after)
+		}
+	}
+	if err := Down(t.Context(), name, testOptions(t)); err != nil {
+		t.Fatal(err)
+	}
+	mustBeGone(t, p)
+}
+
+// mustBeGoneSoon is mustBeGone for a lab that is garbage: another process that collects may be at work on it.
+func mustBeGoneSoon(t *testing.T, p paths) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if _, err := os.Lstat(p.dir()); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	mustBeGone(t, p)
+}
+
+// A lab goes with the process that made it, a detached one does not.
+func TestCollectAsksForTheOwner(t *testing.T) {
+	needRoot(t)
+	for _, c := range []struct {
+		command string
+		garbage bool
+	}{{"up", true}, {"up-detached", false}} {
+		name := labName()
+		if err := sim(t, c.command, topologyFile(t, name, crowded)).Run(); err != nil {
+			t.Fatal(err)
+		}
+		p, err := newPaths(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustCollect(t)
+		if c.garbage {
+			mustBeGoneSoon(t, p)
+			continue
+		}
+		if _, err := Attach(name, testOptions(t)); err != nil {
+			t.Errorf("%s: gc has removed a lab that belongs to no process: %v", c.command, err)
+		}
+		if err := Down(t.Context(), name, testOptions(t)); err != nil {
+			t.Error(err)
+		}
+		mustBeGone(t, p)
+	}
+}
+
+func TestCollectLeavesWhatIsInUse(t *testing.T) {
+	l := mustUp(t, crowded)
+	if slices.Contains(mustCollect(t), l.Name()) {
+		t.Error("gc removed the lab of a process that runs")
+	}
+	// A lab that is going, but somebody is at work on it.
+	unlock, err := l.paths.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := processOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.paths.note(actDown, false, self); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(mustCollect(t), l.Name()) {
+		t.Error("gc removed a lab that another is removing")
+	}
+	if err := l.Down(t.Context()); !errors.Is(err, ErrBusy) {
+		t.Errorf("down of a lab that another is removing: %v", err)
+	}
+	unlock()
+	mustCollect(t)
+	mustBeGoneSoon(t, l.paths)
+}
+
+// A process id comes back; the time of its start does not.
+func TestProcessIsNotItsSuccessor(t *testing.T) {
+	self, err := processOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !self.Alive() {
+		t.Error("this process is not alive")
+	}
+	other := Process{self.PID, self.Start + 1}
+	if other.Alive() {
+		t.Error("another process of this id is alive")
+	}
+	if err := other.signal(unix.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("signal to another process of this id: %v", err)
+	}
+}
+
+func TestUpIsCancelled(t *testing.T) {
+	needRoot(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	options := testOptions(t)
+	options.Progress = func(stage string, done, _ int) {
+		if stage == "pods" && done == 5 {
+			cancel()
+		}
+	}
+	name := labName()
+	_, err := Up(ctx, mustParse(t, name, crowded), options)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled up: %v", err)
+	}
+	p, err := newPaths(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustBeGone(t, p)
+}
