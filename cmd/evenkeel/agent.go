@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/bpf"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/agent"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/metrics"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+)
+
+func newAgentCommand(e env) *cobra.Command {
+	o := agent.Options{Sizes: bpf.DefaultSizes()}
+	level, format, sourceCheck := "info", "text", true
+	c := &cobra.Command{
+		Use:   "agent --node NAME --source PATH",
+		Short: "Run the node agent",
+		Long: `Run the node agent: it takes the data plane of this node over, or makes it, and keeps it in step with Kubernetes
+manifests: Services, EndpointSlices, Pods and Nodes in a file or a directory, which it watches.
+
+The data plane lives in the kernel. When the agent ends, however it ends, connections and new ones go on as they were;
+the next agent takes over what it finds. 'evenkeel uninstall' is the only thing that removes it.
+
+There is one agent for a pin directory. With NOTIFY_SOCKET set it says READY=1 once all programs are attached and all
+manifests are applied. The same is told by 'GET /readyz?wait=10s' on the admin socket and, without a wait, by the
+address of the metrics.`,
+		Example: `  evenkeel agent --node $(hostname) --source /etc/evenkeel/manifests
+  evenkeel agent --node n1 --source web.yaml --log-format json --metrics 127.0.0.1:15090
+  evenkeel agent --node n1 --source /etc/evenkeel --take-over   # the running one hangs`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.Node == "" || len(o.Sources) == 0 {
+				return usage(c, errors.New("--node and --source are needed"))
+			}
+			log, err := newLog(e.stderr, level, format)
+			if err != nil {
+				return usage(c, err)
+			}
+			if o.Cgroup == "" {
+				if o.Cgroup, err = plane.CgroupRoot(); err != nil {
+					return err
+				}
+			}
+			if err := checkSizes(o.Sizes); err != nil {
+				return usage(c, err)
+			}
+			if c.Flags().Changed("source-check") {
+				o.SourceCheck = &sourceCheck
+			}
+			o.Log, o.Release, o.Notify = log, currentVersion().Release, e.getenv("NOTIFY_SOCKET")
+			return agent.Run(c.Context(), o)
+		},
+	}
+	c.Flags().BoolVar(&sourceCheck, "source-check", true, "check, or no longer check, the sources of all enrolled pods; "+
+		"without this flag each keeps what it was enrolled with")
+	c.Flags().StringVar(&level, "log-level", level, "least level that is logged: debug, info, warn, error")
+	c.Flags().StringVar(&format, "log-format", format, "form of the log: text or json")
+	agentFlags(c, &o)
+	return c
+}
+
+func agentFlags(c *cobra.Command, o *agent.Options) {
+	f := c.Flags()
+	f.StringVar(&o.Node, "node", "", "name of this node, as its Node and Pod manifests have it")
+	f.StringArrayVar(&o.Sources, "source", nil,
+		"file or directory of manifests; of an object that several sources have the last one's counts")
+	f.StringVar(&o.Dir, "pin-dir", plane.DefaultDir, "where the data plane is pinned, on a BPF file system")
+	f.StringVar(&o.Cgroup, "cgroup", "", "cgroup below which the pods' processes are (default: the root of cgroup2)")
+	f.StringVar(&o.Admin, "admin", admin.DefaultSocket, "socket that answers status, dump and explain")
+	f.StringVar(&o.Metrics, "metrics", metrics.DefaultAddress, "address of the metrics, empty for none")
+	f.BoolVar(&o.TakeOver, "take-over", false, "kill the agent that is running, if one is, and go on from where it was")
+	s := &o.Sizes
+	f.Uint32Var(&s.Services, "max-services", s.Services, "room for service ports: one per address, port and protocol")
+	f.Uint32Var(&s.Endpoints, "max-endpoints", s.Endpoints, "room for endpoints, counted for each port they are behind")
+	f.Uint32Var(&s.Workloads, "max-workloads", s.Workloads, "room for enrolled pods")
+	f.Uint32Var(&s.Affinities, "max-affinities", s.Affinities, "room for session affinity: pairs of pod and service")
+	f.Uint32Var(&s.Peers, "max-peers", s.Peers, "room for unconnected UDP: pairs of socket and service")
+}
+
+// noArgs refuses arguments as what they are: a command line that is wrong.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(c, fmt.Errorf("argument %q is one too many", args[0]))
+	}
+	return nil
+}
+
+// exactly refuses another number of arguments.
+func exactly(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage(c, fmt.Errorf("%d arguments are needed, not %d: %s", n, len(args), c.UseLine()))
+		}
+		return nil
+	}
+}
+
+// usage says that the command line is wrong.
+func usage(c *cobra.Command, err error) error { return &usageError{command: c.CommandPath(), err: err} }
+
+// Bounds of the sizes: one of each, and what the kernel side can count in 32 bits with its reserve.
+const maxSize = 1 << 26
+
+func checkSizes(s bpf.Sizes) error {
+	for flag, n := range map[string]uint32{
+		"--max-services": s.Services, "--max-endpoints": s.Endpoints, "--max-workloads": s.Workloads,
+		"--max-affinities": s.Affinities, "--max-peers": s.Peers,
+	} {
+		if n == 0 || n > maxSize {
+			return fmt.Errorf("%s %d: from 1 to %d", flag, n, maxSize)
+		}
+	}
+	return nil
+}
+
+func newLog(to io.Writer, level, format string) (*slog.Logger, error) {
+	o := &slog.HandlerOptions{}
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: debug, info, warn and error are known", level)
+	}
+	o.Level = l
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(to, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(to, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: text and json are known", format)
+}

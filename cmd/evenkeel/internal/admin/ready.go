@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Readiness tells whether the agent is ready.
+type Readiness struct {
+	// Check says what the agent still lacks; nothing if it is ready.
+	Check func() []string
+	// Synced is closed once the sources were applied.
+	Synced <-chan struct{}
+}
+
+// maxWait is how long a request may wait for readiness.
+const maxWait = 5 * time.Minute
+
+// ServeHTTP answers 200 if the agent is ready and else 503, with a line for each thing that it lacks. The parameter
+// wait is a duration ("10s") for which the answer waits if need be.
+func (r Readiness) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	why := r.Check()
+	if text := request.FormValue("wait"); text != "" && len(why) > 0 {
+		wait, err := time.ParseDuration(text)
+		if err != nil || wait < 0 || wait > maxWait {
+			http.Error(w, fmt.Sprintf("wait=%q: give a duration of 0s to %s", text, maxWait), http.StatusBadRequest)
+			return
+		}
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-r.Synced:
+		case <-timer.C:
+		case <-request.Context().Done():
+			return
+		}
+		why = r.Check()
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if len(why) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, strings.Join(why, "\n"))
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}

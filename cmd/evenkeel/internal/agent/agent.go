@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent is the node agent: it takes the data plane over, keeps the engine fed from its sources, looks after
+// enrolled pods, and answers questions. It composes upgrade, engine, the sources and enrol, and decides nothing about
+// traffic itself. The command agent runs it. It removes nothing when it ends, however it ends: the kernel serves on.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evenkeel/evenkeel/bpf"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/metrics"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/engine"
+	"github.com/evenkeel/evenkeel/engine/source/file"
+	"github.com/evenkeel/evenkeel/upgrade"
+)
+
+// Options say which node the agent is for and where things are.
+type Options struct {
+	Node     string
+	Sources  []string // paths of manifests, in rising precedence
+	Dir      string   // of the pins
+	Cgroup   string   // below which the pods' processes are
+	Admin    string   // path of the socket that answers questions
+	Metrics  string   // address:port of the metrics, empty for none
+	TakeOver bool     // kill the agent that is running
+	Sizes    bpf.Sizes
+	// SourceCheck is whether sources of all enrolled pods are checked; nil leaves each as it was enrolled.
+	SourceCheck *bool
+	Release     string // of this binary, for people
+	Notify      string // socket of sd_notify(3), empty for none
+	Log         *slog.Logger
+}
+
+// agent is one that has taken the data plane over.
+type agent struct {
+	Options
+	since   time.Time
+	store   *upgrade.Store
+	engine  *engine.Engine
+	sources []*file.Source
+	view    *report.View
+}
+
+// Run serves until ctx ends, and then returns nil. What it returns an error for has left the data plane as it was,
+// serving if it did.
+func Run(ctx context.Context, o Options) (err error) {
+	defer func() {
+		if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))) {
+			err = nil // it was told to end before it had begun
+		}
+	}()
+	a := &agent{Options: o, since: time.Now()}
+	if err := plane.CheckDir(o.Dir); err != nil {
+		return err
+	}
+	a.store, err = upgrade.Open(ctx, plane.Of(o.Sizes.MaxEntries()), upgrade.Options{
+		Dir: o.Dir, Cgroup: o.Cgroup, TakeOver: o.TakeOver, Log: o.Log,
+	})
+	if err != nil {
+		return explain(err)
+	}
+	defer func() { err = errors.Join(err, a.store.Close()) }()
+	if err := a.compose(ctx); err != nil {
+		return err
+	}
+	defer a.engine.Close()
+	adminSocket, err := admin.Listen(o.Admin)
+	if err != nil {
+		return err
+	}
+	defer adminSocket.Close()
+	var metricsSocket net.Listener
+	if o.Metrics != "" {
+		metricsSocket, err = new(net.ListenConfig).Listen(ctx, "tcp", o.Metrics)
+		if err != nil {
+			return fmt.Errorf("serve metrics: %w: choose another address with --metrics, or none with --metrics=", err)
+		}
+		defer metricsSocket.Close()
+	}
+	if err := a.serve(ctx, adminSocket, metricsSocket); err != nil && ctx.Err() == nil {
+		return err
+	}
+	o.Log.Info("agent ends, the data plane serves on")
+	return nil
+}
+
+// explain adds what to do, in the words of the command, to what upgrade found.
+func explain(err error) error {
+	var held *upgrade.HeldError
+	var refused *upgrade.RefusedError
+	switch {
+	case errors.As(err, &held):
+		return fmt.Errorf("%w (--take-over kills it and goes on from where it was)", err)
+	case errors.As(err, &refused):
+		return fmt.Errorf("%w: start the agent with the release and the --max flags that the state was made with, or "+
+			"make it anew with 'evenkeel uninstall', which ends the mesh on this node for a moment", err)
+	}
+	return err
+}
+
+// compose makes the parts and hands them to each other.
+func (a *agent) compose(ctx context.Context) error {
+	serving := a.store.Serving()
+	maps, err := plane.Maps(a.store.Frozen(), serving)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{bpf.MeshProgPublish, bpf.MeshProgDestroyUdp} {
+		if serving.Programs[name] == nil {
+			return fmt.Errorf("generation %d has no program %s: it is of a release that this one cannot go on from",
+				serving.Number, name)
+		}
+	}
+	names := make([]string, len(a.Sources))
+	for i, path := range a.Sources {
+		names[i] = sourceName(path)
+		a.sources = append(a.sources, file.New(file.Options{Path: path, Log: a.Log}))
+	}
+	a.engine, err = engine.New(ctx, engine.Options{
+		Maps: maps, Publisher: bpf.NewPublisher(serving.Programs[bpf.MeshProgPublish], a.store.Epoch()),
+		DestroyUDP: serving.Programs[bpf.MeshProgDestroyUdp], Node: a.Node, Sources: names, Log: a.Log,
+	})
+	if err != nil {
+		return err
+	}
+	a.view = &report.View{
+		Dir: a.Dir, Frozen: a.store.Frozen(), Serving: serving, Pods: a.store.Pods, Engine: a.engine, Word: a.store.Word,
+		Agent: a.describe, Differs: a.store.Differs(),
+	}
+	return nil
+}
+
+func sourceName(path string) string { return "file:" + path }
+
+// serve runs every part until one fails or ctx ends, and waits for all of them.
+func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.engine.Run(ctx) })
+	for _, s := range a.sources {
+		name := sourceName(s.Status().Path)
+		group.Go(func() error {
+			return s.Run(ctx, func(ctx context.Context, c engine.Change) error { return a.apply(ctx, name, c) })
+		})
+	}
+	group.Go(func() error { return a.lookAfterPods(ctx) })
+	group.Go(func() error { return a.lookAfterLease(ctx) })
+	ready := admin.Readiness{Check: a.notReady, Synced: a.engine.Ready()}
+	group.Go(func() error { return admin.Serve(ctx, adminSocket, a.view, ready) })
+	if metricsSocket != nil {
+		group.Go(func() error { return metrics.Serve(ctx, metricsSocket, a.view, ready) })
+	}
+	group.Go(func() error { return a.tell(ctx) })
+	return group.Wait()
+}
+
+// apply hands a change to the engine. What concerns single objects the engine remembers, shows and tries again, so the
+// source need not; only what concerns all of them goes back to it.
+func (a *agent) apply(ctx context.Context, source string, c engine.Change) error {
+	err := a.engine.Apply(ctx, source, c)
+	if err == nil {
+		return nil
+	}
+	concerned, rest := objectErrors(err)
+	for _, e := range concerned[:min(len(concerned), maxLogged)] {
+		a.Log.Warn("not applied as a whole", "source", source, "err", e)
+	}
+	if more := len(concerned) - maxLogged; more > 0 {
+		a.Log.Warn("more objects were not applied as a whole, see status", "source", source, "count", more)
+	}
+	return rest
+}
+
+// maxLogged is how many objects of one change are named in the log.
+const maxLogged = 10
+
+// objectErrors takes the errors about single objects out of what Apply returned.
+func objectErrors(err error) (objects []*engine.ObjectError, rest error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			o, r := objectErrors(e)
+			objects, rest = append(objects, o...), errors.Join(rest, r)
+		}
+		return objects, rest
+	}
+	var object *engine.ObjectError
+	if errors.As(err, &object) {
+		return []*engine.ObjectError{object}, nil
+	}
+	return nil, err
+}
+
+// tell tells whoever started the agent when it is ready, and when it ends.
+func (a *agent) tell(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.engine.Ready():
+	}
+	if why := a.attached(); len(why) > 0 {
+		return fmt.Errorf("the data plane is not whole: %s", why[0])
+	}
+	a.Log.Info("ready", "node", a.Node, "took", time.Since(a.since).Round(time.Millisecond))
+	if err := notify(a.Notify, "READY=1", "STATUS=serving node "+a.Node); err != nil {
+		a.Log.Warn("ready, but nobody could be told", "err", err)
+	}
+	<-ctx.Done()
+	if err := notify(a.Notify, "STOPPING=1"); err != nil {
+		a.Log.Debug("ending, but nobody could be told", "err", err) // whoever waited for READY may have gone
+	}
+	return nil
+}

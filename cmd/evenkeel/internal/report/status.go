@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/engine"
+	"github.com/evenkeel/evenkeel/upgrade"
+)
+
+// Status is all there is to know of a data plane and its agent.
+type Status struct {
+	Version string `json:"version"`
+	// Healthy is whether Problems is empty. A problem is a sentence on something that somebody has to do something
+	// about.
+	Healthy  bool     `json:"healthy"`
+	Problems []string `json:"problems"`
+	Dir      string   `json:"pinDirectory"`
+	Agent    Agent    `json:"agent"`
+	Word     Word     `json:"word"`
+	// Differs is set if the programs that serve are of another release than the agent is.
+	Differs     bool             `json:"differs,omitempty"`
+	Hooks       []Hook           `json:"hooks"`
+	Generations []Generation     `json:"generations"`
+	Maps        []engine.MapFill `json:"maps"`
+	Sources     []Source         `json:"sources"`
+	// Engine counts what the agent did since it started; absent without an agent.
+	Engine    *engine.Stats `json:"engine,omitempty"`
+	Workloads []Workload    `json:"workloads"`
+	// Others are programs of others that run where ours do.
+	Others []upgrade.Other `json:"others"`
+	// Damages are what is wrong with the pins.
+	Damages []upgrade.Damage `json:"damages"`
+	// Steps are the last changes of the pinned state, oldest first.
+	Steps []upgrade.StepState `json:"steps"`
+}
+
+// Agent is the process that owns the data plane.
+type Agent struct {
+	// Running is whether a process holds the lease; Answers whether it has given this document itself.
+	Running bool   `json:"running"`
+	Answers bool   `json:"answers"`
+	PID     int    `json:"pid,omitempty"`
+	Command string `json:"command,omitempty"`
+	// The rest is empty unless Answers.
+	Since   time.Time `json:"since,omitzero"`
+	Release string    `json:"release,omitempty"`
+	Node    string    `json:"node,omitempty"`
+	// Ready: everything is attached, and everything that the sources have was applied. NotReady says what is not.
+	Ready    bool     `json:"ready"`
+	NotReady []string `json:"notReady,omitempty"`
+	// Epoch of the agent; another one in Word says that this agent was replaced.
+	Epoch uint16 `json:"epoch,omitempty"`
+}
+
+// Word says which generation serves; see docs/design/pinned-state.md.
+type Word struct {
+	Epoch  uint16 `json:"epoch"`
+	Floor  uint16 `json:"floor"`
+	Serve  uint16 `json:"serve"`
+	Canary uint16 `json:"canary"` // 0: none
+	Share  uint16 `json:"share"`  // of 4096 new connections that the canary gets
+	Last   uint16 `json:"last"`   // highest number ever given to a generation
+	Phase  string `json:"phase"`
+}
+
+// Hook is a place in the kernel with what is attached there. Misses counts how often its slot was found empty.
+type Hook struct {
+	upgrade.HookState
+	Misses uint64 `json:"misses"`
+}
+
+// Generation is a loaded set of programs. Counters are by name, over all CPUs; see docs/CLI.md.
+type Generation struct {
+	upgrade.GenerationState
+	Counters map[string]uint64 `json:"counters"`
+}
+
+// Source is one source of services and endpoints.
+type Source struct {
+	Name string `json:"name"`
+	Path string `json:"path,omitempty"`
+	// Synced is whether all that it has was applied once; Read when it was last found to be good.
+	Synced bool      `json:"synced"`
+	Read   time.Time `json:"read,omitzero"`
+	// Objects are counted by kind, Skipped are those of kinds that are not read.
+	Objects  map[string]int `json:"objects"`
+	Skipped  map[string]int `json:"skipped,omitempty"`
+	Warnings []string       `json:"warnings,omitempty"`
+	// Error is why what it says now is not in effect, Since when that was first seen.
+	Error string    `json:"error,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+}
+
+// Collect makes the status of a data plane. A view may be nil if none could be opened: then it shows what can be seen
+// of the pins. It returns upgrade.ErrNotInstalled if there is nothing.
+func Collect(dir string, v *View) (*Status, error) {
+	state, err := upgrade.Inspect(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Status{
+		Version: Version, Dir: dir, Others: state.Others, Damages: state.Damages, Steps: state.Steps,
+		Word: Word{state.Epoch, state.Floor, state.Serve, state.Canary, state.Share, state.Last, state.Phase},
+		Maps: []engine.MapFill{}, Sources: []Source{}, Workloads: []Workload{}, Problems: []string{},
+	}
+	if state.Holder != nil {
+		s.Agent = Agent{Running: true, PID: state.Holder.PID, Command: state.Holder.Command}
+	}
+	s.pinned(state)
+	s.agent(v)
+	if v != nil {
+		s.view(v)
+	}
+	s.Healthy = len(s.Problems) == 0
+	s.Others, s.Damages, s.Steps = list(s.Others), list(s.Damages), list(s.Steps)
+	return s, nil
+}
+
+// list makes an empty list of none, so that it is [] in JSON: empty means empty, absent would mean unknown.
+func list[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
+}
+
+func (s *Status) problem(format string, args ...any) {
+	s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
+}
+
+// pinned adds what can be seen of the pins.
+func (s *Status) pinned(state *upgrade.State) {
+	for _, d := range state.Damages {
+		s.problem("%s", d)
+	}
+	if state.Serve == 0 {
+		s.problem("no generation serves: start the agent, which completes what was begun")
+	}
+	misses, err := byID(state.Maps, "misses", plane.Misses)
+	if err != nil {
+		s.problem("%v", err)
+	}
+	live := make(map[uint16]bool)
+	s.Generations = []Generation{}
+	for _, g := range state.Generations {
+		live[g.Number] = g.Live
+		counters, err := byID(g.Maps, "counters", plane.Counters)
+		if err != nil {
+			s.problem("generation %d: %v", g.Number, err)
+		}
+		s.Generations = append(s.Generations, Generation{g, counters})
+	}
+	s.Hooks = []Hook{}
+	for _, h := range state.Hooks {
+		s.Hooks = append(s.Hooks, Hook{h, misses[h.Name]})
+		if !h.OK && len(state.Damages) == 0 {
+			s.problem("hook %s is not attached: restart the agent, which attaches it again", h.Name)
+		}
+	}
+}
+
+// byID reads one of a list of maps.
+func byID[T any](all []upgrade.MapState, name string, read func(*ebpf.Map) (T, error)) (T, error) {
+	var none T
+	for _, state := range all {
+		if state.Name != name {
+			continue
+		}
+		m, err := ebpf.NewMapFromID(state.ID)
+		if err != nil {
+			return none, fmt.Errorf("open map %s: %w", name, err)
+		}
+		defer m.Close()
+		return read(m)
+	}
+	return none, fmt.Errorf("map %s is not pinned any more", name)
+}
+
+// agent adds what the agent says of itself, or that it says nothing.
+func (s *Status) agent(v *View) {
+	switch {
+	case v != nil && v.Agent != nil:
+		said, sources := v.Agent()
+		said.Running, said.Answers, said.PID, said.Command = true, true, s.Agent.PID, s.Agent.Command
+		s.Agent, s.Sources, s.Differs = said, list(sources), v.Differs
+		for _, why := range said.NotReady {
+			s.problem("the agent is not ready: %s", why)
+		}
+		for _, source := range sources {
+			if source.Error != "" {
+				s.problem("source %s: %s; what was good before stays in effect", source.Name, source.Error)
+			}
+		}
+		stats := v.Engine.Stats()
+		s.Engine = &stats
+	case s.Agent.Running:
+		s.problem("the agent (pid %d) does not answer: traffic goes on as it was when it last did; "+
+			"look at its log, restart it with --take-over", s.Agent.PID)
+	default:
+		s.problem("no agent is running: traffic goes on as it was when the last one ended; start it to apply changes")
+	}
+}
+
+// view adds what is read through maps.
+func (s *Status) view(v *View) {
+	fill, err := v.Engine.Fill()
+	if err != nil {
+		s.problem("%v", err)
+	}
+	s.Maps = list(fill)
+	workloads, err := v.Workloads()
+	if err != nil {
+		s.problem("%v", err)
+	}
+	s.Workloads = list(workloads)
+	for _, w := range workloads {
+		if w.Enrolled && w.Code != "" {
+			s.problem("workload %s: %s", w.Name, w.Reason)
+		}
+	}
+	if s.Engine != nil && s.Engine.Pending > 0 {
+		s.pending(v.Engine.Services())
+	}
+}
+
+// shownServices is how many services that are not as they should be are named one by one.
+const shownServices = 20
+
+func (s *Status) pending(services []engine.ServiceView) {
+	more := 0
+	for _, service := range services {
+		switch {
+		case len(service.Problems) == 0:
+		case more >= shownServices:
+			more++
+		default:
+			more++
+			s.problem("%s", service.Problems[0])
+		}
+	}
+	if more > shownServices {
+		s.problem("and %d more services are not as they should be: evenkeel dump services", more-shownServices)
+	}
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/engine"
+	"github.com/evenkeel/evenkeel/engine/enrol"
+	"github.com/evenkeel/evenkeel/upgrade"
+)
+
+// View is access to a data plane for reading: the agent's own, or one opened from the pins.
+type View struct {
+	Dir     string
+	Frozen  map[string]*ebpf.Map
+	Serving *upgrade.Generation
+	Pods    *upgrade.Pods
+	Engine  *engine.Engine
+	Word    func() upgrade.Word
+
+	// Agent is nil for a view of the pins. It returns what the agent says of itself.
+	Agent func() (Agent, []Source)
+	// Differs is set if the programs that serve are of another release than the agent.
+	Differs bool
+}
+
+// lockTime is how long a reader waits for a change of phase to end.
+const lockTime = 2 * time.Second
+
+// OpenPins opens a view without an agent: names that only the sources have are missing in it. While it is open no phase
+// changes, so it is closed soon, by the function returned.
+func OpenPins(ctx context.Context, dir string) (*View, func(), error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockTime, errors.New("an upgrade is under way: try again"))
+	defer cancel()
+	w, err := upgrade.OpenWriter(ctx, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	maps, err := plane.Maps(w.Frozen, w.Serving)
+	if err != nil {
+		w.Close()
+		return nil, nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	// An engine adopts what is there and writes nothing before a source speaks. Here none ever does.
+	e, err := engine.New(ctx, engine.Options{
+		Maps: maps, Sources: []string{"none"}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		w.Close()
+		return nil, nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	v := &View{Dir: dir, Frozen: w.Frozen, Serving: w.Serving, Pods: w.Pods, Engine: e, Word: w.Word}
+	return v, func() { e.Close(); w.Close() }, nil
+}
+
+// enrolment is what package enrol reads through.
+func (v *View) enrolment() (enrol.Options, error) {
+	maps, err := plane.EnrolMaps(v.Frozen)
+	return enrol.Options{Maps: maps, Links: plane.Links(v.Pods)}, err
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/netsim"
+)
+
+func newSimCommand(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "sim",
+		Short: "Build clusters out of network namespaces on this machine",
+		Long: `Build clusters out of network namespaces on this machine: nodes, wires between them, pods with addresses
+and servers, and one agent per node, from one YAML file. It needs root and no container runtime, and nothing of it
+appears in the network namespace of the host.
+
+The file has one Topology and any Kubernetes documents (Service, EndpointSlice, …) that the agents shall read:
+
+  apiVersion: netsim.evenkeel.io/v1
+  kind: Topology
+  metadata: {name: demo}
+  spec:
+    nodes:
+    - {name: a, podCIDRs: [10.10.1.0/24, "fd00:10:1::/64"]}
+    - {name: b, podCIDRs: [10.10.2.0/24, "fd00:10:2::/64"]}
+    wires: [{between: [a, b]}]
+    agent: {enabled: true}
+    pods:
+    - {name: client, node: a, enrol: true}
+    - {name: web, node: b, count: 3, labels: {app: web}, serve: ["http :8080"], enrol: true}`,
+		Example: `  evenkeel sim up demo.yaml
+  evenkeel sim exec client -- curl -s http://10.96.0.10/
+  evenkeel sim inspect
+  evenkeel sim down --name demo`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(c, fmt.Errorf("unknown command %q", args[0]))
+			}
+			return c.Help()
+		},
+	}
+	c.AddCommand(newSimUpCommand(e), newSimApplyCommand(e), newSimDownCommand(e), newSimListCommand(e),
+		newSimInspectCommand(e), newSimExecCommand(), newSimLogsCommand(e), newSimGraphCommand(e), newSimCollectCommand(e),
+		newSimServeCommand(), newSimEnterCommand())
+	return c
+}
+
+// simOptions are those of labs of the command line: they outlive it, and run this very program, whatever it is called.
+func simOptions(p *progress) netsim.Options {
+	o := netsim.Options{Binary: "/proc/self/exe", Detached: true}
+	if self, err := os.Executable(); err == nil {
+		o.Binary = self
+	}
+	if p != nil {
+		o.Progress = p.show
+	}
+	return o
+}
+
+// labFlag is --name for commands on a lab that is up.
+type labFlag string
+
+func (l *labFlag) flag(c *cobra.Command) {
+	c.Flags().StringVar((*string)(l), "name", "", "lab; not needed where there is only one")
+}
+
+// attach returns the lab that the command is about.
+func (l labFlag) attach() (*netsim.Lab, error) {
+	name := string(l)
+	if name == "" {
+		names, err := netsim.Names()
+		if err != nil {
+			return nil, err
+		}
+		switch len(names) {
+		case 0:
+			return nil, errors.New("no lab is up: evenkeel sim up FILE makes one")
+		case 1:
+			name = names[0]
+		default:
+			return nil, fmt.Errorf("there are several labs: choose one of %s with --name", strings.Join(names, ", "))
+		}
+	}
+	return netsim.Attach(name, simOptions(nil))
+}
+
+// commander is a pod or a node.
+type commander interface{ Enter(command []string) error }
+
+// findPlace finds a pod ("NAME" or "NAMESPACE/NAME") or a node ("node/NAME") of a lab.
+func findPlace(lab *netsim.Lab, name string) (pod *netsim.Pod, node *netsim.Node, err error) {
+	if short, isNode := strings.CutPrefix(name, "node/"); isNode {
+		if node = lab.Node(short); node != nil {
+			return nil, node, nil
+		}
+	}
+	if pod = lab.Pod(name); pod != nil {
+		return pod, nil, nil
+	}
+	return nil, nil, fmt.Errorf("%s is neither a pod nor a node/NAME of lab %s: evenkeel sim inspect %s lists them", name,
+		lab.Name(), lab.Name())
+}
+
+func newSimExecCommand() *cobra.Command {
+	var lab labFlag
+	c := &cobra.Command{
+		Use:   "exec POD|node/NODE -- COMMAND [ARGUMENT…]",
+		Short: "Run a command in a pod or on a node",
+		Long: `Run a command in the network namespace and cgroup of a pod (NAME or NAMESPACE/NAME), or in the network
+namespace of a node, outside its pods. Files and processes are those of this machine. evenkeel turns into the
+command, so standard streams, signals and the exit status are the command's own.`,
+		Example: `  evenkeel sim exec client -- curl -s http://10.96.0.10/
+  evenkeel sim exec shop/web-0 -- sh
+  evenkeel sim exec --name demo node/a -- cat /proc/net/dev`,
+		Args: atLeast(2, "a pod or node, and a command"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			l, err := lab.attach()
+			if err != nil {
+				return err
+			}
+			pod, node, err := findPlace(l, args[0])
+			if err != nil {
+				return err
+			}
+			var where commander = pod
+			if node != nil {
+				where = node
+			}
+			command := args[1:]
+			if command[0] == "--" {
+				command = command[1:]
+			}
+			return where.Enter(command)
+		},
+	}
+	c.Flags().SetInterspersed(false) // flags after the pod are the command's
+	lab.flag(c)
+	return c
+}
+
+// newSimEnterCommand is exec by path: what the library runs.
+func newSimEnterCommand() *cobra.Command {
+	var netns, cgroup string
+	c := &cobra.Command{
+		Use:    "enter --netns PATH --cgroup PATH -- COMMAND [ARGUMENT…]",
+		Short:  "Turn into a command in a network namespace and a cgroup",
+		Hidden: true,
+		Args:   atLeast(1, "a command"),
+		RunE:   func(_ *cobra.Command, args []string) error { return netsim.Enter(netns, cgroup, args) },
+	}
+	c.Flags().SetInterspersed(false)
+	c.Flags().StringVar(&netns, "netns", "", "path of the network namespace")
+	c.Flags().StringVar(&cgroup, "cgroup", "", "directory of the cgroup")
+	return c
+}
+
+// newSimServeCommand is what runs in a pod with servers.
+func newSimServeCommand() *cobra.Command {
+	var pod string
+	c := &cobra.Command{
+		Use:    "serve --pod NAME -- SERVER…",
+		Short:  "Run the servers of a pod",
+		Hidden: true,
+		Args:   atLeast(1, "a server"),
+		RunE: func(c *cobra.Command, args []string) error {
+			err := netsim.Serve(c.Context(), pod, args, netsim.ReadyFile())
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&pod, "pod", "", "name to answer with")
+	return c
+}
+
+// atLeast refuses fewer arguments; what says which are needed.
+func atLeast(n int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < n {
+			return usage(c, fmt.Errorf("it needs %s", what))
+		}
+		return nil
+	}
+}

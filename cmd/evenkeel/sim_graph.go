@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/netsim/graph"
+)
+
+func newSimGraphCommand(e env) *cobra.Command {
+	var lab labFlag
+	var format string
+	c := &cobra.Command{
+		Use:   "graph",
+		Short: "Draw a lab",
+		Long: `Draw a lab: nodes, wires and pods as they are now. html is one file that needs no network and nothing
+else to be looked at in a browser.`,
+		Example: "  evenkeel sim graph --format html > lab.html\n  evenkeel sim graph --format dot | dot -Tsvg > lab.svg",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !slices.Contains(graph.Formats(), format) {
+				return usage(c, fmt.Errorf("--format %q: %q are known", format, graph.Formats()))
+			}
+			l, err := lab.attach()
+			if err != nil {
+				return err
+			}
+			return graph.Write(e.stdout, l.Info(), format)
+		},
+	}
+	lab.flag(c)
+	c.Flags().StringVar(&format, "format", graph.Mermaid, "mermaid, dot or html")
+	return c
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/netsim"
+)
+
+func newSimListCommand(e env) *cobra.Command {
+	var o output
+	c := &cobra.Command{
+		Use:     "ls",
+		Short:   "List the labs of this machine",
+		Example: "  evenkeel sim ls\n  evenkeel sim ls -o json",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.check(c); err != nil {
+				return err
+			}
+			list, err := listLabs()
+			if err != nil {
+				return err
+			}
+			return o.print(c, e.stdout, list, func(t *table) {
+				if len(list.Labs) == 0 {
+					t.line("no lab is up")
+					return
+				}
+				t.head("LAB", "STATE", "NODES", "PODS", "AGENTS", "OWNER", "AGE")
+				for _, l := range list.Labs {
+					t.row(l.Name, l.State, strconv.Itoa(l.Nodes), strconv.Itoa(l.Pods), strconv.Itoa(l.Agents), owner(l.Owner),
+						l.age())
+				}
+			})
+		},
+	}
+	o.flag(c)
+	return c
+}
+
+// labList is what `sim ls -o json` prints.
+type labList struct {
+	Version string      `json:"version"`
+	Labs    []labListed `json:"labs"`
+}
+
+type labListed struct {
+	Name string `json:"name"`
+	// State is up, or halfway for one that is being made or removed, or was when that was interrupted.
+	State   string          `json:"state"`
+	Nodes   int             `json:"nodes"`
+	Pods    int             `json:"pods"`
+	Agents  int             `json:"agents"` // that run
+	Owner   *netsim.Process `json:"owner,omitempty"`
+	Created time.Time       `json:"created,omitzero"`
+}
+
+func (l labListed) age() string {
+	if l.Created.IsZero() {
+		return ""
+	}
+	return time.Since(l.Created).Round(time.Second).String()
+}
+
+func listLabs() (labList, error) {
+	list := labList{Version: netsim.InfoVersion, Labs: []labListed{}}
+	names, err := netsim.Names()
+	if err != nil {
+		return labList{}, err
+	}
+	for _, name := range names {
+		lab, err := netsim.Attach(name, simOptions(nil))
+		if errors.Is(err, netsim.ErrNotFound) {
+			list.Labs = append(list.Labs, labListed{Name: name, State: "halfway"})
+			continue
+		}
+		if err != nil {
+			return labList{}, err
+		}
+		info := lab.Info()
+		listed := labListed{Name: name, State: "up", Nodes: len(info.Nodes), Pods: len(info.Pods), Owner: info.Owner,
+			Created: info.Created}
+		for _, n := range info.Nodes {
+			if n.Agent.State == netsim.AgentRunning {
+				listed.Agents++
+			}
+		}
+		list.Labs = append(list.Labs, listed)
+	}
+	return list, nil
+}
+
+func owner(p *netsim.Process) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Alive():
+		return fmt.Sprint("process ", p.PID)
+	}
+	return fmt.Sprintf("process %d, which has ended: evenkeel sim gc removes the lab", p.PID)
+}
+
+func newSimInspectCommand(e env) *cobra.Command {
+	var o output
+	c := &cobra.Command{
+		Use:   "inspect [NAME]",
+		Short: "Show the nodes and pods of a lab",
+		Long: `Show the nodes, wires and pods of a lab, with addresses, processes and whether agents run. -o json has
+more: paths of network namespaces, cgroups, pins and logs. The name is not needed where there is only one lab.`,
+		Example: "  evenkeel sim inspect\n  evenkeel sim inspect demo -o json | jq '.pods[].netns'",
+		Args:    atMostOne,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.check(c); err != nil {
+				return err
+			}
+			lab, err := labFlag(strings.Join(args, "")).attach()
+			if err != nil {
+				return err
+			}
+			info := lab.Info()
+			return o.print(c, e.stdout, info, func(t *table) { printLab(t, info) })
+		},
+	}
+	o.flag(c)
+	return c
+}
+
+func atMostOne(c *cobra.Command, args []string) error {
+	if err := cobra.MaximumNArgs(1)(c, args); err != nil {
+		return usage(c, err)
+	}
+	return nil
+}
+
+func printLab(t *table, info netsim.Info) {
+	t.pair("lab", info.Name)
+	t.pair("age", time.Since(info.Created).Round(time.Second).String())
+	if info.Owner != nil {
+		t.pair("owner", owner(info.Owner))
+	}
+	t.pair("manifests", info.Manifests)
+	t.head("NODE", "ADDRESSES", "PODS", "AGENT")
+	pods := map[string]int{}
+	for _, pod := range info.Pods {
+		pods[pod.Node]++
+	}
+	for _, n := range info.Nodes {
+		agent := n.Agent.State
+		if n.Agent.PID != 0 {
+			agent = fmt.Sprintf("%s, process %d", agent, n.Agent.PID)
+		}
+		t.row(n.Name, addresses(n.Addresses), strconv.Itoa(pods[n.Name]), agent)
+	}
+	if len(info.Wires) > 0 {
+		t.head("WIRE", "LINK", "MTU")
+		for _, w := range info.Wires {
+			t.row(w.Between[0]+" - "+w.Between[1], w.Link, strconv.Itoa(w.MTU))
+		}
+	}
+	if len(info.Pods) > 0 {
+		t.head("POD", "NODE", "ADDRESSES", "ENROLLED", "SERVES", "PROCESSES")
+		for _, pod := range info.Pods {
+			t.row(pod.Namespace+"/"+pod.Name, pod.Node, addresses(pod.Addresses), enrolled(pod), strings.Join(pod.Serve, ", "),
+				processes(pod))
+		}
+	}
+}
+
+func enrolled(pod netsim.PodInfo) string {
+	switch {
+	case pod.Enrolled:
+		return "yes"
+	case pod.Refusal != "":
+		return "refused: " + pod.Refusal
+	}
+	return "no"
+}
+
+func processes(pod netsim.PodInfo) string {
+	var texts []string
+	for _, p := range pod.Processes {
+		text := strconv.Itoa(p.PID)
+		if !p.Running {
+			text += " (ended)"
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
+}

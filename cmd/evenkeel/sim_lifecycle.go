@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/netsim"
+)
+
+// needRoot names what a command of the lab cannot do otherwise.
+func needRoot(what string) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%s needs root, for network namespaces, cgroups and BPF: run it with sudo", what)
+	}
+	return nil
+}
+
+func newSimUpCommand(e env) *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use:   "up FILE",
+		Short: "Make the lab that a file describes",
+		Long: `Make the lab that a file describes and return when it is ready: all servers listen, all agents have
+attached and read everything, all pods that should be are enrolled. It stays until "evenkeel sim down". If something
+fails, or with Ctrl-C, everything is removed again.`,
+		Example: "  evenkeel sim up demo.yaml\n  evenkeel sim up demo.yaml --name second",
+		Args:    exactly(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := needRoot("sim up"); err != nil {
+				return err
+			}
+			t, err := readTopology(args[0], name)
+			if err != nil {
+				return err
+			}
+			p := newProgress(e.stderr)
+			start := time.Now()
+			lab, err := netsim.Up(c.Context(), t, simOptions(p))
+			p.clear()
+			if err != nil {
+				return err
+			}
+			info := lab.Info()
+			fmt.Fprintf(e.stdout, "lab %s is up: %d nodes, %d pods in %.2f s\n", info.Name, len(info.Nodes), len(info.Pods),
+				time.Since(start).Seconds())
+			for _, pod := range info.Pods {
+				if pod.Refusal != "" {
+					fmt.Fprintf(e.stdout, "pod %s/%s is not enrolled: %s\n", pod.Namespace, pod.Name, pod.Refusal)
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "name of the lab, instead of that in the file")
+	return c
+}
+
+func newSimApplyCommand(e env) *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Change a lab that is up to what a file describes now",
+		Long: `Change a lab that is up to what a file describes now, and leave alone what is as it should be: pods,
+nodes, wires and documents. A pod whose node, servers, command or network changes is replaced; other changes of a
+pod go into its document. An agent that does not run is started.`,
+		Example: "  evenkeel sim apply demo.yaml",
+		Args:    exactly(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := needRoot("sim apply"); err != nil {
+				return err
+			}
+			t, err := readTopology(args[0], name)
+			if err != nil {
+				return err
+			}
+			p := newProgress(e.stderr)
+			lab, err := netsim.Attach(t.Name, simOptions(p))
+			if err != nil {
+				return err
+			}
+			changes, err := lab.Apply(c.Context(), t)
+			p.clear()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(e.stdout, "lab %s: pods +%d -%d, nodes +%d -%d, wires +%d -%d\n", t.Name, changes.PodsAdded,
+				changes.PodsRemoved, changes.NodesAdded, changes.NodesRemoved, changes.WiresAdded, changes.WiresRemoved)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "name of the lab, instead of that in the file")
+	return c
+}
+
+// readTopology reads a file; name, if not empty, is the lab's instead of that in the file.
+func readTopology(path, name string) (*netsim.Topology, error) {
+	t, err := netsim.ParseFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
+		t.Name = name
+	}
+	return t, nil
+}
+
+func newSimDownCommand(e env) *cobra.Command {
+	var name string
+	var every bool
+	c := &cobra.Command{
+		Use:   "down FILE | --name NAME | --all",
+		Short: "Remove a lab",
+		Long: `Remove a lab: its processes, namespaces, cgroups, pins and files. It works in whatever state the lab is,
+also after an interrupted up or down, without the file, and may be repeated.`,
+		Example: "  evenkeel sim down demo.yaml\n  evenkeel sim down --name demo\n  evenkeel sim down --all",
+		RunE: func(c *cobra.Command, args []string) error {
+			ways := len(args)
+			if name != "" {
+				ways++
+			}
+			if every {
+				ways++
+			}
+			if ways != 1 {
+				return usage(c, errors.New("it needs one of FILE, --name NAME and --all"))
+			}
+			if err := needRoot("sim down"); err != nil {
+				return err
+			}
+			names := []string{name}
+			if every {
+				all, err := netsim.Names()
+				if err != nil {
+					return err
+				}
+				names = all
+			}
+			if len(args) == 1 {
+				t, err := netsim.ParseFile(args[0])
+				if err != nil {
+					return fmt.Errorf("%w; evenkeel sim down --name NAME needs no file", err)
+				}
+				names = []string{t.Name}
+			}
+			var problems []error
+			for _, name := range names {
+				start := time.Now()
+				if err := netsim.Down(c.Context(), name, simOptions(nil)); err != nil {
+					problems = append(problems, err)
+					continue
+				}
+				fmt.Fprintf(e.stdout, "lab %s is down, in %.2f s\n", name, time.Since(start).Seconds())
+			}
+			return errors.Join(problems...)
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "name of the lab")
+	c.Flags().BoolVar(&every, "all", false, "remove every lab of this machine, also those that others use")
+	return c
+}
+
+func newSimCollectCommand(e env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "gc",
+		Short: "Remove labs that nobody will take down",
+		Long: `Remove labs that nobody will take down: those whose up or down was interrupted, and those of a test
+process that has ended. Whatever is up and belongs to someone stays, and so does what another process is working on.`,
+		Example: "  evenkeel sim gc",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := needRoot("sim gc"); err != nil {
+				return err
+			}
+			removed, err := netsim.Collect(c.Context(), simOptions(nil))
+			if len(removed) > 0 {
+				fmt.Fprintln(e.stdout, "removed:", strings.Join(removed, ", "))
+			}
+			return err
+		},
+	}
+}

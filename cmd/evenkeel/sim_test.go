@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/evenkeel/evenkeel/netsim"
+)
+
+func TestSimUsage(t *testing.T) {
+	for line, want := range map[string]string{
+		"sim up":                              "arg",
+		"sim up a b":                          "arg",
+		"sim down":                            "FILE, --name NAME and --all",
+		"sim down a.yaml --all":               "FILE, --name NAME and --all",
+		"sim exec":                            "a pod or node, and a command",
+		"sim exec pod":                        "a pod or node, and a command",
+		"sim graph --format png":              `"png"`,
+		"sim ls -o yaml":                      `"yaml"`,
+		"sim logs a b":                        "arg",
+		"sim sideways":                        `"sideways"`,
+		"sim up --no-such-flag":               "no-such-flag",
+		"sim enter --netns /x --cgroup /y":    "a command",
+		"sim inspect one two":                 "arg",
+		"sim apply":                           "arg",
+		"sim gc everything":                   "arg",
+		"sim serve --pod p":                   "a server",
+		"sim exec --no-such-flag pod -- true": "no-such-flag",
+	} {
+		got := evenkeel(t, strings.Fields(line)...)
+		if got.code != 2 || !strings.Contains(got.stderr, want) || !strings.Contains(got.stderr, "--help") {
+			t.Errorf("%s: %+v", line, got)
+		}
+	}
+}
+
+func TestSimNamesWhatIsNotThere(t *testing.T) {
+	for _, line := range []string{"sim exec --name nowhere pod -- true", "sim inspect nowhere", "sim logs --name nowhere",
+		"sim graph --name nowhere", "sim up /no/nowhere.yaml"} {
+		if got := evenkeel(t, strings.Fields(line)...); got.code != 1 || !strings.Contains(got.stderr, "nowhere") {
+			t.Errorf("%s: %+v", line, got)
+		}
+	}
+}
+
+// Every command of sim that people see says what it does and shows how.
+func TestSimHelps(t *testing.T) {
+	for _, c := range newSimCommand(env{}).Commands() {
+		if !c.Hidden && (c.Short == "" || c.Example == "") {
+			t.Errorf("sim %s has no description or no example", c.Name())
+		}
+	}
+}
+
+// What is followed comes once, in whole lines, whenever it is written.
+func TestLogsAreFollowed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.log")
+	log := &logFile{path: path, prefix: "a | "}
+	var written string
+	for _, step := range []struct{ add, want string }{
+		{"", ""}, {"one\ntw", "a | one\n"}, {"o", ""}, {"\n\nfour\n", "a | two\na | \na | four\n"}, {"rest", ""},
+	} {
+		written += step.add
+		if written != "" {
+			if err := os.WriteFile(path, []byte(written), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		if err := log.copyTo(&out, false); err != nil || out.String() != step.want {
+			t.Errorf("after %q: %q, %v", step.add, &out, err)
+		}
+	}
+	var out bytes.Buffer
+	if err := log.copyTo(&out, true); err != nil || out.String() != "a | rest\n" {
+		t.Errorf("at the end: %q, %v", &out, err)
+	}
+}
+
+func TestProgressIsForTerminals(t *testing.T) {
+	var out bytes.Buffer
+	p := newProgress(&out)
+	p.show("pods", 1, 2)
+	p.clear()
+	if out.Len() > 0 {
+		t.Errorf("%q was written where no terminal is", &out)
+	}
+	p = &progress{out: &out}
+	p.show("pods", 1, 2)
+	p.show("pods", 2, 2)
+	p.clear()
+	if got := out.String(); !strings.Contains(got, "pods 1/2") || !strings.HasSuffix(got, "pods 2/2\r\x1b[K") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestPrintLab(t *testing.T) {
+	table := &table{}
+	printLab(table, netsim.Info{Name: "demo",
+		Nodes: []netsim.NodeInfo{{Name: "a", Agent: netsim.AgentInfo{State: netsim.AgentDead, PID: 7}}},
+		Wires: []netsim.WireInfo{{Between: [2]string{"a", "b"}, MTU: 1400, Link: "wire0"}},
+		Pods: []netsim.PodInfo{{Namespace: "shop", Name: "web", Node: "a", Refusal: "has a sidecar",
+			Processes: []netsim.ProcessInfo{{PID: 8, Running: true}, {PID: 9}}}},
+	})
+	for _, want := range []string{"demo", "dead, process 7", "a - b", "1400", "shop/web", "refused: has a sidecar", "8, 9 (ended)"} {
+		if !strings.Contains(string(table.text()), want) {
+			t.Errorf("%q is missing:\n%s", want, table.text())
+		}
+	}
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/upgrade"
+)
+
+func newUninstallCommand(e env) *cobra.Command {
+	o := upgrade.Options{}
+	yes := false
+	c := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Remove the data plane of this node",
+		Long: `Remove the data plane of this node from the kernel: every program, map, link and pin of it, and nothing else.
+
+Pods reach services no more from then on; connections that they have to endpoints go on. Killed at any point it is
+finished by doing it again. On a terminal it asks first.`,
+		Example: "  evenkeel uninstall\n  evenkeel uninstall --take-over --yes   # an agent is running",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if _, err := os.Stat(o.Dir); errors.Is(err, fs.ErrNotExist) {
+				fmt.Fprintf(e.stdout, "nothing is installed at %s\n", o.Dir)
+				return nil
+			}
+			if !yes && isPerson(e.stdin) && !confirm(e, o.Dir) {
+				return errors.New("nothing was removed")
+			}
+			if err := upgrade.Uninstall(c.Context(), o); err != nil {
+				return explainUninstall(o.Dir, err)
+			}
+			fmt.Fprintf(e.stdout, "removed %s\n", o.Dir)
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Dir, "pin-dir", plane.DefaultDir, "where the data plane is pinned")
+	f.BoolVar(&o.TakeOver, "take-over", false, "kill the agent that is running, if one is")
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+func explainUninstall(dir string, err error) error {
+	var held *upgrade.HeldError
+	var foreign *upgrade.ForeignError
+	switch {
+	case errors.As(err, &held):
+		return fmt.Errorf("%w (--take-over kills it)", err)
+	case errors.As(err, &foreign):
+		paths := make([]string, len(foreign.Paths))
+		for i, p := range foreign.Paths {
+			paths[i] = filepath.Join(dir, p)
+		}
+		return fmt.Errorf("all of the data plane is removed, but not %s: that is not part of it; remove it and do this "+
+			"again", strings.Join(paths, ", "))
+	}
+	return err
+}
+
+func confirm(e env, dir string) bool {
+	fmt.Fprintf(e.stderr, "Remove the data plane at %s? Pods reach no service from then on. [y/N] ", dir)
+	answer, err := bufio.NewReader(e.stdin).ReadString('\n')
+	return err == nil && strings.EqualFold(strings.TrimSpace(answer), "y")
+}
+
+// isPerson reports whether input comes from a terminal.
+func isPerson(r io.Reader) bool {
+	f, ok := r.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
