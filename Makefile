@@ -29,12 +29,14 @@ test: unit e2e ## every test: beside the code, then the built binaries end to en
 .PHONY: unit
 unit: need-go
 	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) $$(go list ./... | grep -v /e2e$$) && \
+		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
 		echo "unit: $$((SECONDS - s)) s"
 
 .PHONY: e2e
 e2e: build need-kernel ## the built binaries on simulated nodes, behaviour by behaviour
 	@for c in $(CONTROLS); do go build -trimpath -tags control_$$c -o bin/control/$$c/ ./cmd/evenkeel || exit 1; done
-	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go test -c -o bin/e2e.test ./e2e
+	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go build -trimpath -o bin/e2e-client ./e2e/client && \
+		go test -c -o bin/e2e.test ./e2e
 	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --procs=$(PROCS) --randomize-all --fail-on-pending \
 		--fail-on-empty --poll-progress-after=60s --timeout=20m $(ARGS) bin/e2e.test && echo "e2e: $$((SECONDS - s)) s"
 

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"path/filepath"
+	"syscall"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+var _ = Describe("Enrolment", Ordered, ContinueOnFailure, func() {
+	var l *lab
+	const to = "10.96.0.10:7"
+
+	BeforeAll(func(ctx SpecContext) {
+		l = newLab(ctx, oneNode+`
+  - {name: enrolled, node: a, enrol: true}
+  - {name: plain, node: a}
+  - {name: host, node: a, hostNetwork: true, enrol: true}
+  - {name: proxied, node: a, containers: [main, istio-proxy], enrol: true}
+  - {name: ambient, node: a, labels: {istio.io/dataplane-mode: ambient}, enrol: true}
+  - {name: web, node: a, enrol: true, labels: {app: web}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
+`)
+		l.put("web", documents(webService("web", "10.96.0.10", "fd00:96::10")))
+		swallow(ctx, l, "a", "7", "80")
+		Eventually(ctx, func() string { return answerOf(ctx, l.pod("enrolled"), to) }).Should(Equal("ping"), "it is served")
+	})
+
+	It("is what makes a pod reach services; others are untouched", func(ctx SpecContext) {
+		for _, pod := range []string{"plain", "host", "proxied", "ambient"} {
+			Expect(answerOf(ctx, l.pod(pod), to)).To(Equal("swallowed"), "%s reaches what the node routes it to", pod)
+		}
+		Expect(answerOf(ctx, l.Node("a"), to)).To(Equal("swallowed"), "a process of the node")
+		Expect(answerOf(ctx, l.pod("enrolled"), to)).To(Equal("ping"))
+	})
+
+	DescribeTable("refuses a pod that it would harm, and says why", func(ctx SpecContext, pod, reason string) {
+		got := l.enrol(ctx, pod)
+		Expect(got.stdout+got.stderr).To(ContainSubstring(reason), "%+v", got)
+		Expect(l.workloads(ctx, "a")).To(HaveKeyWithValue("default/"+pod, And(
+			HaveField("Enrolled", BeFalse()), HaveField("Reason", ContainSubstring(reason)))), "status says so, too")
+	},
+		Entry("of the node's network", "host", "host network"),
+		Entry("with a sidecar", "proxied", "istio-proxy"),
+		Entry("of another mesh", "ambient", "istio ambient"),
+	)
+
+	It("shows who is enrolled", func(ctx SpecContext) {
+		all := l.workloads(ctx, "a")
+		Expect(all).To(HaveKeyWithValue("default/enrolled", HaveField("Enrolled", BeTrue())))
+		Expect(all).To(HaveKeyWithValue("default/plain", HaveField("Enrolled", BeFalse())))
+	})
+
+	It("takes a running pod in and out while its connections go on", func(ctx SpecContext) {
+		direct := l.addressOf("web", 4)
+		running := hold(ctx, l.pod("plain"), "tcp="+at(direct, 9000), "udp="+at(direct, 9001), "http="+at(direct, 8080))
+		Expect(l.enrol(ctx, "plain").code).To(BeZero())
+		Expect(answerOf(ctx, l.pod("plain"), to)).To(Equal("ping"), "it is enrolled")
+		inside := hold(ctx, l.pod("plain"), "tcp="+to, "udp="+to, "http=10.96.0.10:80")
+		Expect(l.withdraw(ctx, "plain").code).To(BeZero())
+		Expect(answerOf(ctx, l.pod("plain"), to)).To(Equal("swallowed"), "it is out")
+		running.advance(ctx, 20)
+		inside.advance(ctx, 20)
+		inside.expectUnharmed()
+		running.expectUnharmed()
+	})
+
+	It("may be repeated, and so may withdrawal", func(ctx SpecContext) {
+		for range 2 {
+			Expect(l.enrol(ctx, "plain").code).To(BeZero())
+			Expect(answerOf(ctx, l.pod("plain"), to)).To(Equal("ping"))
+		}
+		for range 2 {
+			Expect(l.withdraw(ctx, "plain").code).To(BeZero())
+			Expect(answerOf(ctx, l.pod("plain"), to)).To(Equal("swallowed"))
+		}
+	})
+
+	It("needs no agent", func(ctx SpecContext) {
+		Expect(l.stopAgent(ctx, "a", syscall.SIGKILL)).NotTo(Succeed())
+		DeferCleanup(func(ctx SpecContext) { l.startAgent(ctx, "a") })
+		Expect(l.enrol(ctx, "plain").code).To(BeZero())
+		Expect(answerOf(ctx, l.pod("plain"), to)).To(Equal("ping"))
+		Expect(l.withdraw(ctx, "plain").code).To(BeZero())
+		Expect(answerOf(ctx, l.pod("plain"), to)).To(Equal("swallowed"))
+	})
+
+	DescribeTable("says what is wrong with", func(ctx SpecContext, code int, want string, args ...string) {
+		got := l.evenkeel(ctx, "a", append([]string{"enrol"}, args...)...)
+		Expect(got.code).To(Equal(code), "%+v", got)
+		Expect(got.stderr).To(ContainSubstring(want))
+	},
+		Entry("a path that is not there", 1, "/run/netns/missing", "--netns=/run/netns/missing", "--pod=default/x"),
+		Entry("a file that is no namespace", 1, "/etc/passwd", "--netns=/etc/passwd", "--pod=default/x"),
+		Entry("a namespace of another kind", 1, "/proc/self/ns/mnt", "--netns=/proc/self/ns/mnt", "--pod=default/x"),
+		Entry("a pod without a name", 2, "--pod", "--netns=/proc/self/ns/net"),
+		Entry("a pod without a namespace", 2, "--netns", "--pod=default/x"),
+		Entry("a name that is none", 2, "NS/NAME", "--netns=/proc/self/ns/net", "--pod=x"),
+	)
+
+	It("does not take the node's own namespace in", func(ctx SpecContext) {
+		got := l.evenkeel(ctx, "a", "enrol", "--netns=/proc/self/ns/net", "--pod=default/node")
+		Expect(got.stdout+got.stderr).To(ContainSubstring("host network"), "%+v", got)
+		Expect(answerOf(ctx, l.Node("a"), to)).To(Equal("swallowed"))
+	})
+
+	It("says that nothing serves where there is no data plane", func(ctx SpecContext) {
+		missing := filepath.Join(bpffs, "e2e-missing")
+		got := runIn(ctx, l.Node("a"), nil, built.evenkeel, "enrol", "--pin-dir", missing,
+			"--netns="+l.netns("plain"), "--pod=default/plain")
+		Expect(got.code).To(Equal(1))
+		Expect(got.stderr).To(ContainSubstring(missing))
+	})
+})

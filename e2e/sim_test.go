@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// sim runs `evenkeel sim` to its end.
+func sim(ctx SpecContext, args ...string) result {
+	GinkgoHelper()
+	return runIn(ctx, host{}, nil, built.evenkeel, append([]string{"sim"}, args...)...)
+}
+
+// simFile writes a topology file and returns its path and the name of its lab, which is cleaned up.
+func simFile(spec string) (path, name string) {
+	GinkgoHelper()
+	name = nextName()
+	path = filepath.Join(GinkgoT().TempDir(), name+".yaml")
+	Expect(os.WriteFile(path, []byte(topology(name, spec)), 0o644)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(sim(ctx, "down", "--name", name).code).To(BeZero(), "down is idempotent")
+		Eventually(ctx, func() []string { return remains(name) }).Should(BeEmpty(), "nothing is left of "+name)
+	})
+	return path, name
+}
+
+const simTopology = twoNodes + `
+  - {name: client, node: left, enrol: true}
+  - {name: web, node: right, count: 2, enrol: true, labels: {app: web}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
+`
+
+var _ = Describe("evenkeel sim", Ordered, func() {
+	var path, name string
+	BeforeAll(func(ctx SpecContext) {
+		path, name = simFile(simTopology)
+		text, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		text = append(text, "---\n"+documents(webService("web", "10.96.0.10", "fd00:96::10"))...)
+		Expect(os.WriteFile(path, text, 0o644)).To(Succeed())
+		up := sim(ctx, "up", path)
+		Expect(up.code).To(BeZero(), "%+v", up)
+	})
+
+	It("makes a cluster whose services answer", func(ctx SpecContext) {
+		got := sim(ctx, "exec", "--name", name, "client", "--", built.client, "tcp", "-say", "ping", "10.96.0.10:7")
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(got.stdout).To(ContainSubstring(`"answer":"ping"`))
+	})
+
+	It("passes standard streams and exit codes through exec", func(ctx SpecContext) {
+		got := runIn(ctx, host{}, strings.NewReader("hello"), built.evenkeel, "sim", "exec", "--name", name, "client", "--",
+			"sh", "-c", "cat; echo oops >&2; exit 7")
+		Expect(got).To(Equal(result{stdout: "hello", stderr: "oops\n", code: 7}))
+		got = sim(ctx, "exec", "--name", name, "node/left", "--", "cat", "/proc/self/cgroup")
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(got.stdout).NotTo(ContainSubstring("/nodes/left/"), "a node's shell is in no pod")
+	})
+
+	It("is listed and inspected", func(ctx SpecContext) {
+		Expect(sim(ctx, "ls").stdout).To(ContainSubstring(name))
+		table := sim(ctx, "inspect", name)
+		Expect(table.code).To(BeZero(), "%+v", table)
+		Expect(table.stdout).To(And(ContainSubstring("left"), ContainSubstring("web-1"), ContainSubstring("10.10.2.")))
+		var told map[string]any
+		Expect(json.Unmarshal([]byte(sim(ctx, "inspect", name, "-o", "json").stdout), &told)).To(Succeed())
+		Expect(told).To(And(HaveKey("version"), HaveKey("nodes"), HaveKey("pods")))
+	})
+
+	It("refuses to be made twice and says what to do", func(ctx SpecContext) {
+		got := sim(ctx, "up", path)
+		Expect(got.code).To(Equal(1))
+		Expect(got.stderr).To(And(ContainSubstring(name), ContainSubstring("down")))
+	})
+
+	It("keeps logs of pods and agents", func(ctx SpecContext) {
+		Expect(sim(ctx, "logs", "--name", name, "node/left").stdout).NotTo(BeEmpty())
+		Expect(sim(ctx, "logs", "--name", name, "web-0").code).To(BeZero())
+	})
+
+	DescribeTable("draws itself", func(ctx SpecContext, format, want string) {
+		got := sim(ctx, "graph", "--name", name, "--format", format)
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(got.stdout).To(And(ContainSubstring(want), ContainSubstring("left"), ContainSubstring("web-1")))
+	},
+		Entry("mermaid", "mermaid", "flowchart"), Entry("dot", "dot", "graph"), Entry("html", "html", "<svg"))
+
+	It("applies what changed", func(ctx SpecContext) {
+		text, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		text = bytes.Replace(text, []byte("name: web, node: right, count: 2"), []byte("name: web, node: right, count: 3"), 1)
+		Expect(os.WriteFile(path, text, 0o644)).To(Succeed())
+		got := sim(ctx, "apply", path)
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(sim(ctx, "inspect", name).stdout).To(ContainSubstring("web-2"))
+		Expect(sim(ctx, "exec", "--name", name, "web-2", "--", "true").code).To(BeZero())
+	})
+
+	It("leaves a running lab alone when it collects garbage", func(ctx SpecContext) {
+		Expect(sim(ctx, "gc").code).To(BeZero())
+		Expect(sim(ctx, "exec", "--name", name, "client", "--", "true").code).To(BeZero())
+	})
+
+	It("is taken down without its file, and twice", func(ctx SpecContext) {
+		Expect(sim(ctx, "down", "--name", name).code).To(BeZero())
+		Eventually(ctx, func() []string { return remains(name) }).Should(BeEmpty())
+		Expect(sim(ctx, "down", "--name", name).code).To(BeZero())
+	})
+})
+
+var _ = Describe("evenkeel sim, told something wrong", func() {
+	DescribeTable("says what and where", func(ctx SpecContext, spec, want string) {
+		path, name := simFile(spec)
+		got := sim(ctx, "up", path)
+		Expect(got.code).To(Equal(1), "%+v", got)
+		Expect(got.stderr).To(And(ContainSubstring(filepath.Base(path)+":"), ContainSubstring(want)))
+		Expect(remains(name)).To(BeEmpty(), "nothing was begun")
+	},
+		Entry("an unknown field", "\n  nodes:\n  - {name: a, podCIDRs: [10.10.1.0/24], color: red}\n", "color"),
+		Entry("a pod on no node",
+			"\n  nodes:\n  - {name: a, podCIDRs: [10.10.1.0/24]}\n  pods:\n  - {name: p, node: b}\n", "b"),
+		Entry("a wire to nowhere",
+			"\n  nodes:\n  - {name: a, podCIDRs: [10.10.1.0/24]}\n  wires:\n  - {between: [a, z]}\n", "z"),
+		Entry("CIDRs that overlap",
+			"\n  nodes:\n  - {name: a, podCIDRs: [10.10.0.0/16]}\n  - {name: b, podCIDRs: [10.10.2.0/24]}\n", "overlap"),
+		Entry("more pods than addresses",
+			"\n  nodes:\n  - {name: a, podCIDRs: [10.10.1.0/30]}\n  pods:\n  - {name: p, node: a, count: 9}\n", "address"),
+	)
+
+	It("exits 1 for a lab that is not there and 2 for a line that is wrong", func(ctx SpecContext) {
+		got := sim(ctx, "exec", "--name", "nowhere", "pod", "--", "true")
+		Expect(got.code).To(Equal(1), "%+v", got)
+		Expect(got.stderr).To(ContainSubstring("nowhere"))
+		Expect(sim(ctx, "up").code).To(Equal(2))
+		Expect(sim(ctx, "graph", "--format", "png").code).To(Equal(2))
+	})
+})
+
+// A lab of many pods: how long the command says that it took, and that it is gone after.
+var _ = Describe("evenkeel sim, many pods", Serial, func() {
+	const noisy = 3 // machines that run other things meanwhile
+	DescribeTable("is up within seconds", func(ctx SpecContext, pods int, bound time.Duration) {
+		path, name := simFile(fmt.Sprintf(`
+  nodes:
+  - {name: left, podCIDRs: [10.10.0.0/20, "fd00:10:1::/64"]}
+  - {name: right, podCIDRs: [10.20.0.0/20, "fd00:10:2::/64"]}
+  wires:
+  - {between: [left, right]}
+  pods:
+  - {name: l, node: left, count: %d}
+  - {name: r, node: right, count: %d}
+`, pods/2, pods/2))
+		command := host{}.Command(ctx, built.evenkeel, "sim", "up", path)
+		start := time.Now()
+		got := finish(command)
+		took := time.Since(start)
+		Expect(got.code).To(BeZero(), "%+v", got)
+		AddReportEntry(fmt.Sprintf("%d pods up", pods), fmt.Sprintf("%v; it says: %s", took, lastLine(got)),
+			ReportEntryVisibilityAlways)
+		cpu := command.ProcessState.UserTime() + command.ProcessState.SystemTime()
+		Expect(cpu).To(BeNumerically("<", 2*bound), "two processors work no longer than that")
+		if os.Getenv("CI") != "" { // where nothing else is meant to run
+			Expect(took).To(BeNumerically("<", noisy*bound))
+		}
+		start = time.Now()
+		Expect(sim(ctx, "down", "--name", name).code).To(BeZero())
+		AddReportEntry(fmt.Sprintf("%d pods down", pods), time.Since(start), ReportEntryVisibilityAlways)
+	}, Entry("200", 200, time.Second), Entry("1,000", 1000, 4*time.Second))
+})
+
+func lastLine(got result) string {
+	lines := strings.Split(strings.TrimSpace(got.stdout+got.stderr), "\n")
+	return lines[len(lines)-1]
+}
+
+var _ = Describe("evenkeel sim, killed while it works", func() {
+	It("leaves what gc then removes to the last", func(ctx SpecContext) {
+		random := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 2))
+		path, name := simFile(simTopology)
+		up, down := []string{"up", path}, []string{"down", "--name", name}
+		// took runs a command to its end and returns how long that was.
+		took := func(command []string) time.Duration {
+			GinkgoHelper()
+			start := time.Now()
+			got := sim(ctx, command...)
+			Expect(got.code).To(BeZero(), "%+v", got)
+			return time.Since(start)
+		}
+		halfway := 0
+		for range 4 {
+			for _, command := range [][]string{up, down} {
+				whole := took(up)
+				if command[0] == "up" {
+					took(down)
+				} else {
+					whole /= 4 // about what down takes
+				}
+				after := time.Duration(random.Int64N(int64(whole)))
+				By(fmt.Sprintf("SIGKILL of %s after %v", command[0], after))
+				doomed := host{}.Command(ctx, built.evenkeel, append([]string{"sim"}, command...)...)
+				Expect(doomed.Start()).To(Succeed())
+				timer := time.AfterFunc(after, func() { _ = doomed.Process.Kill() })
+				_ = doomed.Wait() // killed, or done before
+				timer.Stop()
+				state := labState(ctx, name)
+				if state == "halfway" {
+					halfway++
+				}
+				got := sim(ctx, "gc")
+				Expect(got.code).To(BeZero(), "%+v", got)
+				if state == "up" { // killed before it began to go, or after it was whole: not garbage
+					Expect(labState(ctx, name)).To(Equal("up"), "gc leaves a whole lab alone")
+					took(down)
+				}
+				Eventually(ctx, func() []string { return remains(name) }).
+					Should(BeEmpty(), "%s, killed after %v", command[0], after)
+			}
+		}
+		AddReportEntry("killed halfway, of 8", halfway)
+	})
+})
+
+// labState returns what `sim ls` says of a lab: "up", "halfway" or "gone".
+func labState(ctx SpecContext, name string) string {
+	GinkgoHelper()
+	got := sim(ctx, "ls", "-o", "json")
+	var told struct {
+		Labs []struct {
+			Name  string `json:"name"`
+			State string `json:"state"`
+		} `json:"labs"`
+	}
+	Expect(json.Unmarshal([]byte(got.stdout), &told)).To(Succeed(), "%+v", got)
+	for _, lab := range told.Labs {
+		if lab.Name == name {
+			return lab.State
+		}
+	}
+	return "gone"
+}
