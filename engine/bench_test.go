@@ -101,7 +101,7 @@ func BenchmarkRestart(b *testing.B) {
 	o.Log = slog.New(slog.DiscardHandler)
 	begin := cpuTime(b)
 	defer func() {
-		b.ReportMetric(float64((cpuTime(b) - begin).Milliseconds())/float64(b.N), "cpu-ms/op")
+		b.ReportMetric(float64((cpuTime(b)-begin).Milliseconds())/float64(b.N), "cpu-ms/op")
 	}()
 	for b.Loop() {
 		e, err := New(b.Context(), o)
