@@ -36,10 +36,8 @@ var _ = Describe("Session affinity", Ordered, ContinueOnFailure, func() {
 			putEndpoint(i, false)
 		}
 		l.put("services", documents(list...))
-		for i := range services / 100 { // services are put in place one after the other, in no order
-			expectServed(ctx, l.pod("client"), service(i*100)+":7")
-		}
-		Eventually(ctx, func() int { return l.status(ctx, "left").served() }).Should(Equal(services+1), "all are served")
+		l.expectPorts(ctx, "left", services+1)
+		l.expectPorts(ctx, "right", services+1)
 	})
 
 	// drawEach makes connections to every service and returns the one endpoint that each was given.

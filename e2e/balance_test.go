@@ -53,6 +53,7 @@ var _ = Describe("Endpoints by weight", Ordered, ContinueOnFailure, func() {
 	BeforeAll(func(ctx SpecContext) {
 		l = newLab(ctx, twoNodes+balanceClients)
 		l.put("weights", weightedDocuments())
+		l.expectPorts(ctx, "left", len(weightCases))
 		_, last := weightService(len(weightCases) - 1)
 		expectServed(ctx, l.pod("client"), last+":7")
 	})
@@ -81,6 +82,7 @@ var _ = Describe("The build that ignores weights", Ordered, ContinueOnFailure, f
 	BeforeAll(func(ctx SpecContext) {
 		l = newLabOf(ctx, built.controls["ignore_weights"], twoNodes+balanceClients)
 		l.put("weights", weightedDocuments())
+		l.expectPorts(ctx, "left", len(weightCases))
 		_, last := weightService(len(weightCases) - 1)
 		expectServed(ctx, l.pod("client"), last+":7")
 	})

@@ -88,6 +88,7 @@ var _ = Describe("The command line", Ordered, ContinueOnFailure, func() {
   - {name: web, node: right, count: 2, enrol: true, labels: {app: web}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
 `)
 		l.put("web", documents(webService("web", "10.96.0.10", "fd00:96::10"), webService("empty", "10.96.0.20")))
+		l.expectPorts(ctx, "left", 6+3)
 		expectServed(ctx, l.pod("client"), "10.96.0.10:7")
 	})
 

@@ -24,6 +24,7 @@ var _ = Describe("Enrolment", Ordered, ContinueOnFailure, func() {
   - {name: web, node: a, enrol: true, labels: {app: web}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
 `)
 		l.put("web", documents(webService("web", "10.96.0.10", "fd00:96::10")))
+		l.expectPorts(ctx, "a", 6)
 		swallow(ctx, l, "a", "7", "80")
 		Eventually(ctx, func() string { return answerOf(ctx, l.pod("enrolled"), to) }).Should(Equal("ping"), "it is served")
 	})

@@ -24,6 +24,7 @@ func newFlipLab(ctx SpecContext, binary string) *lab {
   - {name: web, node: right, count: 2, enrol: true, labels: {app: web}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
 `)
 	l.put("web", documents(webService("web", "10.96.0.10", "fd00:96::10")))
+	l.expectPorts(ctx, "left", 6)
 	expectServed(ctx, l.pod("client"), "10.96.0.10:7")
 	Expect(l.stopAgent(ctx, "left", syscall.SIGTERM)).To(Succeed())
 	return l

@@ -119,41 +119,45 @@ func expectGone(ctx SpecContext, lab string, had objects, held []string) {
 		left, err := stillAlive(had)
 		return left.describe(), err
 	}).Should(BeEmpty(), "lab %s leaves no BPF object alive", lab)
-	for _, name := range had {
-		namesSeen[name] = true
-	}
 	Eventually(ctx, heldHere).Should(Equal(held), "lab %s leaves no file descriptor open", lab)
 }
 
-var (
-	// aliveBefore is what the kernel had when the suite began.
-	aliveBefore objects
-	// namesSeen are what objects of labs are called: what others lose meanwhile is not this suite's.
-	namesSeen = map[string]bool{}
-)
+// aliveBefore is what the kernel had when the suite began.
+var aliveBefore objects
 
-// expectNoOrphans waits until no BPF object is left that nobody holds, that was not there before the suite, and that is
-// called as one of a lab's.
+// expectNoOrphans waits until no BPF object is left that is new since the suite began and that neither a pin nor a file
+// descriptor of any process leads to: something in the kernel keeps it, and nobody can give it back any more. Where
+// others use BPF meanwhile it cannot be told whose it is, and it is only reported.
+//
+// It opens no such object: on Linux 6.18 a prog array that is opened by its number just as its last user lets go of it
+// is cleared twice, and where the second clearing is asked for before the first was done, a reference is lost and the
+// map stays for ever (prog_array_map_clear in kernel/bpf/arraymap.c takes one for work that is pending already).
 func expectNoOrphans() {
 	GinkgoHelper()
-	lost, err := orphans()
-	Expect(err).NotTo(HaveOccurred())
-	maps.DeleteFunc(lost, func(o object, _ string) bool { _, is := aliveBefore[o]; return is })
+	old := func(o object, _ string) bool { _, is := aliveBefore[o]; return is }
+	others := 0
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	// What is on its way out is gone within a grace period; what others make meanwhile was not there at first.
+	lost, err := objectsAlive()
+	Expect(err).NotTo(HaveOccurred())
+	maps.DeleteFunc(lost, old)
+	// What is on its way out is gone within a grace period.
 	for deadline := time.Now().Add(5 * time.Second); len(lost) > 0 && time.Now().Before(deadline); <-tick.C {
-		still, err := orphans()
+		now, err := objectsAlive()
 		Expect(err).NotTo(HaveOccurred())
-		maps.DeleteFunc(lost, func(o object, _ string) bool { _, is := still[o]; return !is })
+		led, err := reached()
+		Expect(err).NotTo(HaveOccurred())
+		maps.DeleteFunc(lost, func(o object, _ string) bool {
+			_, alive := now[o]
+			_, held := led[o]
+			return !alive || held
+		})
+		maps.DeleteFunc(led, old)
+		others += len(led)
 	}
-	for o := range lost {
-		name, _, err := examine(o)
-		if err != nil || !namesSeen[name] {
-			delete(lost, o)
-		} else {
-			lost[o] = name
-		}
+	if len(lost) > 0 && others > 0 {
+		AddReportEntry("others use BPF on this machine; somebody lost", lost.describe(), ReportEntryVisibilityAlways)
+		return
 	}
 	Expect(lost.describe()).To(BeEmpty(), "every BPF object is reached from a pin or a process")
 }

@@ -215,17 +215,8 @@ func heldBy(pid string) objects {
 	return found
 }
 
-// orphans returns the objects that neither a pin nor a file descriptor of any process leads to: something in the
-// kernel keeps them, and nobody can give them back any more. That is what a leak looks like, whoever else uses BPF on
-// the machine meanwhile. It opens none of them: on Linux 6.18 a prog array that is opened by its number just as its
-// last user lets go of it is cleared twice, and where the second clearing is asked for before the first was done, a
-// reference is lost and the map stays for ever (prog_array_map_clear in kernel/bpf/arraymap.c takes a reference for
-// work that schedule_work then refuses as pending).
-func orphans() (objects, error) {
-	left, err := objectsAlive()
-	if err != nil {
-		return nil, err
-	}
+// reached returns the objects that a pin or a file descriptor of any process leads to.
+func reached() (objects, error) {
 	roots := objects{}
 	pins, err := pinned(bpffs)
 	if err != nil {
@@ -241,8 +232,5 @@ func orphans() (objects, error) {
 	for _, process := range processes {
 		maps.Copy(roots, heldBy(filepath.Base(process)))
 	}
-	for o := range reachable(roots) {
-		delete(left, o)
-	}
-	return left, nil
+	return reachable(roots), nil
 }

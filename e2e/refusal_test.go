@@ -58,8 +58,8 @@ func newRefusalLab(ctx SpecContext, binary string) *lab {
 			more: []string{"selector: {app: web}"}},
 	))
 	swallow(ctx, l, "left", "7", "8", "9000")
-	Eventually(ctx, func() string { return answerOf(ctx, l.pod("client"), "10.96.0.20:7") }).
-		Should(Equal("ping"), "services are served")
+	l.expectPorts(ctx, "left", 4+4+2+2+1)
+	expectServed(ctx, l.pod("client"), "10.96.0.20:7")
 	return l
 }
 
@@ -115,6 +115,7 @@ var _ = Describe("A connection that is not to a service address", Ordered, Conti
 				ports: []string{"{name: tcp, port: 7, targetPort: 9000, nodePort: 30007}"},
 				more:  []string{"type: LoadBalancer", "selector: {app: echo}", "externalIPs: [203.0.113.7]"}},
 		))
+		l.expectPorts(ctx, "a", 1)
 		swallow(ctx, l, "a", "7", "30007")
 	})
 

@@ -33,6 +33,7 @@ var _ = Describe("The agent", Ordered, func() {
   - {name: more, node: left, enrol: true, labels: {app: more}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
 `)
 		l.put("web", documents(webService("web", "10.96.0.10", "fd00:96::10")))
+		l.expectPorts(ctx, agentNode, 6)
 		expectServed(ctx, l.pod("client"), "10.96.0.10:7")
 	})
 

@@ -48,6 +48,7 @@ var _ = Describe("A service", Ordered, ContinueOnFailure, func() {
 			service{name: "manual", addresses: []string{"10.96.0.50"}, ports: ports[1:2]},
 			service{name: "crowd", addresses: []string{"10.96.0.60"}, ports: ports[2:]},
 		))
+		l.expectPorts(ctx, "left", 2*3+2*3+1+64+1+1)
 	})
 
 	DescribeTable("is reached by its address", func(ctx SpecContext, protocol, to, server string) {

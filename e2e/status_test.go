@@ -37,14 +37,21 @@ type workloadStatus struct {
 	Reason   string `json:"reason"`
 }
 
-// served returns the number of service ports in the kernel.
-func (s statusOf) served() int {
+// ports returns the number of service ports in the kernel.
+func (s statusOf) ports() int {
 	for _, m := range s.Maps {
 		if m.Map == "services" {
 			return m.Used
 		}
 	}
 	return -1
+}
+
+// expectPorts waits until the kernel of a node has that many service ports: one per address, port and protocol. A file
+// of several services is put in place one after the other, so that one of them is served says nothing of the rest.
+func (l *lab) expectPorts(ctx context.Context, node string, ports int) {
+	GinkgoHelper()
+	Eventually(ctx, func() int { return l.status(ctx, node).ports() }).Should(Equal(ports), "service ports of node %s", node)
 }
 
 // problems returns what the status complains of.

@@ -39,6 +39,7 @@ var _ = Describe("UDP", Ordered, ContinueOnFailure, func() {
 			echoService("one", "10.96.0.10", "fd00:96::10"),
 			echoService("two", "10.96.0.20", "fd00:96::20"),
 			service{name: "both", addresses: []string{"10.96.0.30"}, ports: udpPorts}))
+		l.expectPorts(ctx, "a", 4+4+1)
 	})
 
 	BeforeEach(func(ctx SpecContext) {

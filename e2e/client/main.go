@@ -11,6 +11,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 // streams are the process's, so that no subcommand reaches for globals.
@@ -20,10 +23,27 @@ type streams struct {
 }
 
 func main() {
+	if err := keepSignalsAway(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e-client:", err)
+		os.Exit(1)
+	}
 	if err := run(os.Args[1:], streams{in: os.Stdin, out: json.NewEncoder(os.Stdout)}); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e-client:", err)
 		os.Exit(1)
 	}
+}
+
+// keepSignalsAway keeps the signal by which Go's runtime preempts goroutines from the thread that makes blocking calls on
+// sockets. A call with a timeout is not started again after a signal (signal(7)), whatever SA_RESTART says, and the
+// EINTR would look like something that the data plane did.
+func keepSignalsAway() error {
+	runtime.LockOSThread()
+	var set unix.Sigset_t
+	set.Val[0] = 1 << (unix.SIGURG - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil); err != nil {
+		return fmt.Errorf("block SIGURG: %w", err)
+	}
+	return nil
 }
 
 func run(args []string, s streams) error {
