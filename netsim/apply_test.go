@@ -5,8 +5,11 @@ package netsim
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 )
 
 const before = `
@@ -59,6 +62,21 @@ func mustReach(t *testing.T, l *Lab, from, to string) {
 	}
 }
 
+// mustRoute tells whether a node has a route to a prefix.
+func mustRoute(t *testing.T, l *Lab, node, prefix string) bool {
+	t.Helper()
+	r, err := l.paths.existingRouter(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	routes, err := r.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.String() == prefix })
+}
+
 func TestApplyChangesWhatChanged(t *testing.T) {
 	l := mustUp(t, before)
 	for _, pod := range []string{"kept", "gone", "moved"} {
@@ -92,6 +110,11 @@ func TestApplyChangesWhatChanged(t *testing.T) {
 	for _, left := range []string{p.nodeDir("c"), p.nodeCgroup("c"), p.nodeNetns("c"), p.shownNetns("c")} {
 		if _, err := os.Lstat(left); err == nil {
 			t.Errorf("%s is left of node c", left)
+		}
+	}
+	for _, node := range []string{"a", "b"} {
+		if mustRoute(t, l, node, "10.10.3.0/24") || !mustRoute(t, l, node, "10.10.4.0/24") {
+			t.Errorf("node %s has a route to node c, which is gone, or none to node d", node)
 		}
 	}
 	changes, err = l.Apply(t.Context(), mustParse(t, l.Name(), after))

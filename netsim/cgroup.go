@@ -21,6 +21,10 @@ func findCgroup2() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return cgroup2Among(mounts)
+}
+
+func cgroup2Among(mounts []mount) (string, error) {
 	for _, m := range mounts {
 		if m.fstype == "cgroup2" && m.root == "/" {
 			return m.point, nil

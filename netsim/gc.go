@@ -34,12 +34,16 @@ func Names() ([]string, error) {
 // interrupted. A lab that another process is changing is left alone. It returns the names of those that it removed,
 // also together with an error about others.
 func Collect(ctx context.Context, options Options) (removed []string, err error) {
-	options, err = options.complete()
+	names, err := Names()
 	if err != nil {
 		return nil, err
 	}
-	names, err := Names()
-	if err != nil {
+	return collect(ctx, options, names)
+}
+
+// collect is Collect among those names.
+func collect(ctx context.Context, options Options, names []string) (removed []string, err error) {
+	if options, err = options.complete(); err != nil {
 		return nil, err
 	}
 	var problems []error

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -21,8 +22,16 @@ func readMounts() ([]mount, error) {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
 	defer file.Close()
+	mounts, err := parseMounts(file)
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	return mounts, nil
+}
+
+func parseMounts(text io.Reader) ([]mount, error) {
 	var mounts []mount
-	lines := bufio.NewScanner(file)
+	lines := bufio.NewScanner(text)
 	for lines.Scan() {
 		before, after, _ := strings.Cut(lines.Text(), " - ")
 		fields, source := strings.Fields(before), strings.Fields(after)
