@@ -47,10 +47,11 @@ int destroy_udp(struct bpf_iter__udp *ctx)
 	struct udp_sock *sk = ctx->udp_sk;
 	struct flow *flow;
 
-	if (!sk)
+	/* connect() with AF_UNSPEC runs no hook, so a socket that is no longer connected keeps what it says here. */
+	if (!sk || sk->inet.sk.__sk_common.skc_state != BPF_TCP_ESTABLISHED)
 		return 0;
 	flow = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!flow || !(flow->flags & FLOW_SERVICE) || endpoint_usable(flow->endpoint))
+	if (!flow || !(flow->flags & FLOW_SERVICE) || endpoint_use(flow->endpoint) != ENDPOINT_GONE)
 		return 0;
 	if (!bpf_sock_destroy((struct sock_common *)sk))
 		count(COUNT_DESTROYED);

@@ -25,7 +25,13 @@ struct sock {
 	struct sock_common __sk_common;
 };
 
-struct udp_sock;
+struct inet_sock {
+	struct sock sk;
+};
+
+struct udp_sock {
+	struct inet_sock inet;
+};
 
 struct seq_file;
 

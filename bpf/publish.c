@@ -85,8 +85,8 @@ int publish(struct publish_request *ctx)
 
 	request.done = request.error = 0;
 	/*
-	 * bpf_loop takes 32 bits, so the compiler may leave anything in the upper half of the register; but where the
-	 * verifier inlines the loop (since Linux 5.17) it compares all 64 with the limit and gives up with E2BIG.
+	 * Zero-extended: bpf_loop takes 32 bits, so the compiler may leave anything in the upper half of the register, and
+	 * the loop then ran no times at all (clang 19, Linux 6.18). Where the verifier inlines it, it compares all 64.
 	 */
 	asm volatile("" : "+r"(count));
 	bpf_loop(count, publish_next, &request, 0);

@@ -54,13 +54,24 @@ static __always_inline bool select_endpoint(struct selection *s, __u32 index)
 	return true;
 }
 
-/* Whether an endpoint that was chosen earlier may still be used. */
-static __always_inline bool endpoint_usable(__u64 ref)
+/* What may become of an endpoint that was chosen earlier. */
+enum endpoint_use {
+	ENDPOINT_GONE,
+	ENDPOINT_DRAINS, /* it serves what it has, and new clients only where there is no better */
+	ENDPOINT_READY,
+};
+
+static __always_inline enum endpoint_use endpoint_use(__u64 ref)
 {
-	__u32 index = ref;
+	__u32 index = ref, incarnation = ref >> 32, state;
 	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &index);
 
-	return endpoint && *(volatile __u32 *)&endpoint->state == ref >> 32;
+	if (!endpoint)
+		return ENDPOINT_GONE;
+	state = *(volatile __u32 *)&endpoint->state;
+	if (state == incarnation)
+		return ENDPOINT_READY;
+	return state == ~incarnation ? ENDPOINT_DRAINS : ENDPOINT_GONE;
 }
 
 static __always_inline __u32 position(const struct selection *s, const struct service *service, __u32 size)
@@ -89,6 +100,20 @@ static __always_inline bool select_by_level(struct selection *s, const struct se
 	return false;
 }
 
+/* Whether a workload stays with its endpoint: one that drains gets new connections only for want of others. */
+static __always_inline bool affinity_holds(const struct service *service, __u64 ref)
+{
+	enum endpoint_use use = endpoint_use(ref);
+
+	if (use != ENDPOINT_DRAINS)
+		return use == ENDPOINT_READY;
+#pragma unroll
+	for (int level = 0; level < LEVEL_SERVING; level++)
+		if (*(volatile __u64 *)&service->ranges[level] >> 32)
+			return false;
+	return true;
+}
+
 static __always_inline bool select_by_affinity(struct selection *s, const struct service *service)
 {
 	struct affinity_key key = {.workload = s->netns, .service = s->service, .incarnation = s->incarnation};
@@ -99,7 +124,7 @@ static __always_inline bool select_by_affinity(struct selection *s, const struct
 		__u64 ref = *(volatile __u64 *)&affinity->endpoint;
 		__u64 idle = fresh.seen - *(volatile __u64 *)&affinity->seen;
 
-		if (idle < service->affinity * 1000000000ULL && endpoint_usable(ref) && select_endpoint(s, ref)) {
+		if (idle < service->affinity * 1000000000ULL && affinity_holds(service, ref) && select_endpoint(s, ref)) {
 			*(volatile __u64 *)&affinity->seen = fresh.seen;
 			return true;
 		}

@@ -35,7 +35,7 @@ static __always_inline enum outcome sendmsg_select(struct bpf_sock_addr *ctx, st
 	s->netns = bpf_get_netns_cookie(ctx);
 	key = peer_key(socket, &s->key.address, s->key.port, PEER_ENDPOINT);
 	known = bpf_map_lookup_elem(&peers, &key);
-	if (known && endpoint_usable(known->endpoint)) {
+	if (known && endpoint_use(known->endpoint) != ENDPOINT_GONE) {
 		s->endpoint = known->endpoint;
 		s->address = known->address;
 		s->port = known->port;

@@ -47,7 +47,7 @@ struct endpoint {
 	__u16 flags;	   /* none yet; encryption will need one */
 	__u32 node;	   /* dense id of its node; 0 is unknown */
 	__u32 incarnation; /* of this index, never 0 */
-	__u32 state;	   /* incarnation while it may be used, 0 once it is gone */
+	__u32 state;	   /* incarnation; its complement while the endpoint drains, 0 once it is gone */
 };
 
 _Static_assert(sizeof(struct service_key) == 24, "hashed as a whole: no hole");

@@ -29,7 +29,7 @@ func (e *Engine) adopt() error {
 	}
 	a.takeStrays()
 	a.mirror.snapshot = c.slots
-	e.mirror, e.plan, e.fault = a.mirror, plan{}, nil
+	e.mirror, e.plan, e.fault = a.mirror, a.restated, nil
 	e.stats.Repaired = a.repairs
 	if e.stats.Repaired != (Repairs{}) {
 		e.opts.Log.Warn("maps hold what makes no sense; it is repaired as its services are applied",
@@ -42,8 +42,9 @@ func (e *Engine) adopt() error {
 type adoption struct {
 	*contents
 	*mirror
-	damaged []*set
-	repairs Repairs
+	damaged  []*set
+	restated plan // states of endpoints that changed their level last
+	repairs  Repairs
 }
 
 // incarnations keeps the last number of every index, used or not, so that none ever means two things.
@@ -147,7 +148,7 @@ func (a *adoption) member(st *set, l int8, index uint32) bool {
 		r.weight++
 		return true
 	}
-	if r.set != nil || v.Incarnation == 0 || v.State != v.Incarnation ||
+	if r.set != nil || v.Incarnation == 0 || v.State != v.Incarnation && v.State != ^v.Incarnation ||
 		v.Port == 0 || isMappedAddress(v.Address) != isMappedAddress(st.key.Address) {
 		return false
 	}
@@ -158,6 +159,9 @@ func (a *adoption) member(st *set, l int8, index uint32) bool {
 	}
 	level.members = append(level.members, index)
 	a.mirror.endpoints.remove(index)
+	if state := stateOn(l, v.Incarnation); v.State != state {
+		a.restated.state(index, state) // the earlier process was killed between the two stores
+	}
 	st.held++
 	return true
 }

@@ -119,7 +119,7 @@ func TestConnectionsUnderChurn(t *testing.T) {
 }
 
 // Promise: a connected UDP socket whose endpoint is gone is ended, in every namespace that can be entered; another
-// lives. A namespace that is gone, or is not the one that was enrolled, holds nothing up.
+// lives, and so does one that is connected no longer. A namespace that is gone, or is not the one that was enrolled, holds nothing up.
 func TestUDPSocketsOfGoneEndpointsEnd(t *testing.T) {
 	p := mustPlane(t)
 	e, serve := mustServe(t, p)
@@ -128,7 +128,10 @@ func TestUDPSocketsOfGoneEndpointsEnd(t *testing.T) {
 	serve(dns(), ready(1, 1)...)
 	loser := p.mustPod(t, "web/loser", podIP4, podIP6)
 	loser.do(order{Dial: dial4, Hold: true})
-	serve(dns(), ready(2, 1)...) // the first is gone before the second pod is there
+	quitter := p.mustPod(t, "web/quitter", podIP4, podIP6)
+	quitter.do(order{Dial: dial4, Hold: true})
+	quitter.do(order{Disconnect: true})
+	serve(dns(), ready(2, 1)...) // the first is gone before the next pod is there
 	keeper := p.mustPod(t, "web/keeper", podIP4, podIP6)
 	keeper.do(order{Dial: dial4, Hold: true})
 	p.putName(t, 1<<40, "web/missing", "/proc/self/no-such-namespace")
@@ -154,6 +157,9 @@ func TestUDPSocketsOfGoneEndpointsEnd(t *testing.T) {
 	}
 	if _, err := keeper.try(order{Verify: true}); err != nil {
 		t.Errorf("the socket of an endpoint that is there: %v", err)
+	}
+	if _, err := quitter.try(order{Verify: true}); err != nil {
+		t.Errorf("the socket that was disconnected from the endpoint before: %v", err)
 	}
 	cancel()
 	if err := run.Wait(); !errors.Is(err, context.Canceled) {

@@ -105,10 +105,15 @@ func (s *settling) enter(l int8) {
 		level.count, level.members, level.spread = 0, nil, false
 	}
 	level.adopted = false
-	for _, list := range [][]uint32{o.fresh, o.moved} {
-		for _, index := range list {
-			s.mirror.records.at(index).level = l
+	for _, index := range o.fresh {
+		s.mirror.records.at(index).level = l
+	}
+	for _, index := range o.moved {
+		r := s.mirror.records.at(index)
+		if state := stateOn(l, r.incarnation); state != stateOn(r.level, r.incarnation) {
+			plan.state(index, state)
 		}
+		r.level = l
 	}
 }
 
@@ -116,7 +121,8 @@ func (s *settling) enter(l int8) {
 func (s *settling) fill(index uint32) {
 	r := s.mirror.records.at(index)
 	s.plan.endpoint(index, bpf.MeshEndpoint{
-		Address: r.address, Port: bpf.BigEndian(r.port), Incarnation: r.incarnation, State: r.incarnation,
+		Address: r.address, Port: bpf.BigEndian(r.port), Incarnation: r.incarnation,
+		State: stateOn(r.level, r.incarnation),
 	})
 }
 

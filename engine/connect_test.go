@@ -225,6 +225,36 @@ func TestConnectionsKeepAffinity(t *testing.T) {
 	}
 }
 
+// Promise: a workload leaves an endpoint that drains for one that is ready, and stays if there is none.
+func TestAffinityLeavesDraining(t *testing.T) {
+	p := mustPlane(t)
+	pod := p.mustPod(t, "web/client", podIP4, podIP6)
+	_, serve := mustServe(t, p)
+	sticky := dns()
+	sticky.Affinity = time.Hour
+	dialled := func() int { t.Helper(); return only(t, pod.do(order{Dial: dial4, Times: 200}).Peers) }
+	draining := func(e *Endpoint) { e.Ready, e.Terminating = false, true }
+	serve(sticky, flat([][]Endpoint{ready(1, 1), ready(2, 1)})...)
+	first := dialled()
+	second := 3 - first
+	serve(sticky, flat([][]Endpoint{ready(first, 1, draining), ready(second, 1)})...)
+	if got := dialled(); got != second {
+		t.Errorf("still on %d, which drains", got)
+	}
+	serve(sticky, flat([][]Endpoint{ready(first, 1, draining), ready(second, 1, draining)})...)
+	if got := dialled(); got != second {
+		t.Errorf("moved from %d to %d though both drain", second, got)
+	}
+	serve(sticky, flat([][]Endpoint{ready(first, 1), ready(second, 1, draining)})...)
+	if got := dialled(); got != first {
+		t.Errorf("on %d, which drains, though the other is ready again", got)
+	}
+	serve(sticky, flat([][]Endpoint{ready(first, 1), ready(second, 1)})...)
+	if got := dialled(); got != first {
+		t.Errorf("moved from %d to %d when that came back", first, got)
+	}
+}
+
 func only(t *testing.T, peers map[netip.AddrPort]int) int {
 	t.Helper()
 	if len(peers) != 1 {

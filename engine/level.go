@@ -14,6 +14,14 @@ const (
 	levelServing = int8(bpf.MeshServiceLevelLEVEL_SERVING)
 )
 
+// stateOn is the state of an endpoint in use on a level: its incarnation, or the complement of that while it drains.
+func stateOn(level int8, incarnation uint32) uint32 {
+	if level == levelServing {
+		return ^incarnation
+	}
+	return incarnation
+}
+
 // rank decides the level of each endpoint for the clients of this node, which is in zone ("" if unknown). Each has
 // one level at most: clients use the first that has any, so what is in a better one need not be repeated in a worse.
 func rank(list []want, s *Service, zone string) {

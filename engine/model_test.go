@@ -254,7 +254,7 @@ func (m *model) lookAtRange(k key, l int, packed uint64, slotOf, endpointOf map[
 			m.bad("endpoint %d is behind %s and %s", index, portText(other), portText(k))
 		}
 		slotOf[slot], endpointOf[index] = k, k
-		if e := m.endpoints[index]; index == 0 || e.State == 0 || e.State != e.Incarnation {
+		if e := m.endpoints[index]; index == 0 || e.State != e.Incarnation && e.State != ^e.Incarnation {
 			m.bad("%s level %d slot %d refers to endpoint %d, which is not in use", portText(k), l, slot, index)
 		}
 	}

@@ -265,6 +265,8 @@ func (m *model) check(t failer, e *Engine) {
 		i++
 		if r := e.mirror.records.at(uint32(i)); (r.set != nil) != (m.endpoints[i].State != 0) {
 			t.Fatalf("endpoint %d: state %d, in use %v", i, m.endpoints[i].State, r.set != nil)
+		} else if r.set != nil && m.endpoints[i].State != stateOn(r.level, r.incarnation) {
+			t.Fatalf("endpoint %d on level %d: state %#x of incarnation %d", i, r.level, m.endpoints[i].State, r.incarnation)
 		}
 	}
 }

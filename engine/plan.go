@@ -81,6 +81,11 @@ func (p *plan) rangeOf(service uint32, level int, value uint64) {
 	}
 }
 
+// state says anew whether an endpoint drains.
+func (p *plan) state(index, value uint32) {
+	p.first = append(p.first, publication(bpf.MeshPublishWhatPUBLISH_STATE, index, uint64(value)))
+}
+
 // retire ends the use of an endpoint; affinity and sockets that remember it let go of it.
 func (p *plan) retire(index uint32) {
 	p.gone = append(p.gone, publication(bpf.MeshPublishWhatPUBLISH_STATE, index, 0))

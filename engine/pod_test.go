@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
@@ -95,12 +96,14 @@ type pod struct {
 	from   *json.Decoder
 }
 
-// order tells a pod to connect so many UDP sockets, or to hold one, or to see whether the one it holds is still alive.
+// order tells a pod to connect so many UDP sockets, or to hold one, to disconnect that, or to see whether it is still
+// alive.
 type order struct {
-	Dial   netip.AddrPort
-	Times  int
-	Hold   bool
-	Verify bool
+	Dial       netip.AddrPort
+	Times      int
+	Hold       bool
+	Disconnect bool
+	Verify     bool
 }
 
 // answer is what came of an order.
@@ -231,6 +234,8 @@ func TestPodProcess(t *testing.T) {
 		switch {
 		case o.Hold:
 			held, err = dialUDP(o.Dial)
+		case o.Disconnect:
+			err = disconnect(held)
 		case o.Verify:
 			err = pendingError(held)
 		default:
@@ -243,6 +248,16 @@ func TestPodProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// disconnect is connect() with AF_UNSPEC, of which no hook hears.
+func disconnect(fd int) error {
+	var unspecified unix.RawSockaddr
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)), unsafe.Sizeof(unspecified))
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // pendingError is what the next call on a socket would return.

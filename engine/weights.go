@@ -4,8 +4,9 @@ package engine
 
 import "slices"
 
-// maxSlots bounds how many slots one level of one service takes: 65,536, so that the share of an endpoint is off by
-// at most (1 + k) / 65,536, k being the number of endpoints that weigh less than a 65,536th of the whole.
+// maxSlots bounds how many slots one level of one service takes: 65,536, or an eighth of map slots if that is less
+// (32,768 with the default flags). With n of them the share of an endpoint is off by at most (1 + k) / n, k being the
+// number of endpoints that weigh less than an nth of the whole.
 const maxSlots = 1 << 16
 
 // slotCounts returns how many slots each endpoint gets, so that choosing a slot at random chooses endpoints by weight.
