@@ -73,9 +73,7 @@ func (s *slice) addEndpoint(e *discoveryv1.Endpoint, namespace string) {
 		Ready:       or(e.Conditions.Ready, true),
 		Terminating: or(e.Conditions.Terminating, false),
 	}
-	// The API text for a missing serving has changed over time, from "as ready" to "true". They differ for an
-	// endpoint that is known not to be ready: a field that nobody wrote is no reason to send it traffic.
-	out.Serving = or(e.Conditions.Serving, out.Ready)
+	out.Serving = or(e.Conditions.Serving, true) // as discovery/v1 and kube-proxy have it
 	if t := e.TargetRef; t != nil && t.Kind == "Pod" && t.Name != "" {
 		if t.Namespace != "" {
 			namespace = t.Namespace
