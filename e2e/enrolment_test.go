@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 )
@@ -115,3 +118,41 @@ var _ = Describe("Enrolment", Ordered, ContinueOnFailure, func() {
 		Expect(got.stderr).To(ContainSubstring(missing))
 	})
 })
+
+var _ = Describe("A load balancer that runs before ours", func() {
+	It("makes enrolment refuse every pod of the node, and is named", func(ctx SpecContext) {
+		l := newLab(ctx, oneNode+"  - {name: client, node: a}\n")
+		Expect(l.stopAgent(ctx, "a", syscall.SIGKILL)).NotTo(Succeed())
+		Expect(l.evenkeel(ctx, "a", "uninstall", "--yes").code).To(BeZero())
+		attachBalancer(l)
+		l.startAgent(ctx, "a")
+		got := l.enrol(ctx, "client")
+		Expect(got.code).To(Equal(1), "%+v", got)
+		Expect(got.stderr).To(ContainSubstring("Cilium"))
+		Expect(l.problems(ctx, "a")).To(ContainSubstring("cil_sock4_conne"), "status says so, too")
+	})
+
+	It("is let be where it runs after ours", func(ctx SpecContext) {
+		l := newLab(ctx, oneNode+"  - {name: client, node: a}\n")
+		attachBalancer(l)
+		Expect(l.enrol(ctx, "client").code).To(BeZero())
+	})
+})
+
+// attachBalancer attaches a program with the name of Cilium's, as the kernel keeps it, behind what node a has.
+func attachBalancer(l *lab) {
+	GinkgoHelper()
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "cil_sock4_conne", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}, // proceed
+	})
+	Expect(err).NotTo(HaveOccurred())
+	attached, err := link.AttachCgroup(link.CgroupOptions{
+		Path: l.cgroup("nodes", "a"), Attach: ebpf.AttachCGroupInet4Connect, Program: program,
+	})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() {
+		Expect(attached.Close()).To(Succeed())
+		Expect(program.Close()).To(Succeed())
+	})
+}

@@ -83,7 +83,7 @@ func TestOthersAreListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Other{{"connect4", b.cgroup, about.Program, "somebody_else", uint32(about.ID)}}
+	want := []Other{{"connect4", b.cgroup, about.Program, "somebody_else", uint32(about.ID), false}}
 	if diff := cmp.Diff(want, b.inspect(t).Others); diff != "" {
 		t.Errorf("others (-want +got):\n%s", diff)
 	}

@@ -11,14 +11,14 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// Other is a program of somebody else that runs where an entry program does. Whether it runs before or after, and
-// what it changes, only its owner knows.
+// Other is a program of somebody else that runs where an entry program does. What it changes only its owner knows.
 type Other struct {
 	Hook    string         `json:"hook"`
 	Cgroup  string         `json:"cgroup"`
 	Program ebpf.ProgramID `json:"program"`
 	Name    string         `json:"name"`
 	Link    uint32         `json:"link,omitempty"` // 0 if it was attached without one, or to a cgroup above
+	Before  bool           `json:"before"`         // it runs before the entry program
 }
 
 // queryEffective is BPF_F_QUERY_EFFECTIVE: what runs for a process in the cgroup, inherited from above or not.
@@ -51,8 +51,10 @@ func (v *view) others() ([]Other, error) {
 		if err != nil {
 			return nil, fmt.Errorf("query programs of %s: %w", dir.Name(), err)
 		}
+		before := true // programs are listed in the order in which they run
 		for _, p := range found.Programs {
 			if ours[p.ID] || p.ID == l.info.Program {
+				before = false
 				continue
 			}
 			if links == nil {
@@ -60,7 +62,7 @@ func (v *view) others() ([]Other, error) {
 					return nil, err
 				}
 			}
-			all = append(all, Other{hook, dir.Name(), p.ID, programName(p.ID), uint32(links[p.ID])})
+			all = append(all, Other{hook, dir.Name(), p.ID, programName(p.ID), uint32(links[p.ID]), before})
 		}
 	}
 	return all, nil

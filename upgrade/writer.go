@@ -120,6 +120,16 @@ func (w *Writer) openPins(t tree) error {
 // Word is the word as it is now.
 func (w *Writer) Word() Word { return w.super.word() }
 
+// Others finds programs of others that run where the entry programs of the node do.
+func (w *Writer) Others() ([]Other, error) {
+	v := &view{tree: w.Pods.tree, entries: w.Pods.entries, links: make(map[string]*attachment)}
+	defer closeAll(v.links)
+	if err := v.readLinks(); err != nil {
+		return nil, err
+	}
+	return v.others()
+}
+
 // Close lets phases change again. It may be called twice.
 func (w *Writer) Close() error {
 	closeAll(w.Frozen)

@@ -26,7 +26,7 @@ import (
 type answer struct {
 	Pod      string `json:"pod"`
 	Enrolled bool   `json:"enrolled"`
-	// Reason is a sentence on why it is not enrolled. Code is "host-network", "sidecar" or "other-mesh" where a rule
+	// Reason is a sentence on why it is not enrolled. Code is that of a rule (see package enrol) where one
 	// forbids it, "error" where something went wrong.
 	Reason string `json:"reason,omitempty"`
 	Code   string `json:"code,omitempty"`

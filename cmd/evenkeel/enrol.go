@@ -33,7 +33,8 @@ func newEnrolCommand(e env) *cobra.Command {
 agent is needed. It can be repeated, after the pod's address has changed for one.
 
 A pod of the host network, with the sidecar or under the care of another mesh is refused; with --manifests those facts
-are read from the pod's manifest. A single pod that is refused is a failure; in a batch it is an answer.
+are read from the pod's manifest. So is every pod where another load balancer runs before ours, as Cilium's would. A
+single pod that is refused is a failure; in a batch it is an answer.
 
 With --batch - it reads one JSON object a line, {"netns": "/run/netns/x", "pod": "default/x"}, and answers each with
 one, {"pod": "default/x", "enrolled": true}, or with "enrolled": false and a "reason". Answers come as pods are done.`,
@@ -143,8 +144,14 @@ func (f *enrolFlags) open(ctx context.Context) (enrol.Options, func() error, err
 		w.Close()
 		return enrol.Options{}, nil, err
 	}
+	others, err := w.Others()
+	if err != nil {
+		w.Close()
+		return enrol.Options{}, nil, err
+	}
 	return enrol.Options{
 		Maps: maps, Links: plane.Links(w.Pods), SourceCheck: f.sourceCheck, Canary: f.canary,
+		OtherBalancer: plane.Balancer(others),
 	}, w.Close, nil
 }
 

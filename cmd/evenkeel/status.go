@@ -120,9 +120,9 @@ func printStatus(t *table, s *report.Status) {
 		t.row(w.Name, yes(w.Enrolled), addresses(w.Addresses), w.Reason)
 	}
 	if len(s.Others) > 0 {
-		t.head("PROGRAM OF OTHERS", "HOOK", "CGROUP", "ID", "LINK")
+		t.head("PROGRAM OF OTHERS", "HOOK", "CGROUP", "ID", "LINK", "BEFORE OURS")
 		for _, o := range s.Others {
-			t.row(o.Name, o.Hook, o.Cgroup, id(uint32(o.Program)), id(o.Link))
+			t.row(o.Name, o.Hook, o.Cgroup, id(uint32(o.Program)), id(o.Link), yes(o.Before))
 		}
 	}
 }

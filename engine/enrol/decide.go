@@ -12,6 +12,8 @@ type Facts struct {
 	Sidecar string
 	// OtherMesh is the name of the sidecarless mesh that owns it, empty for none.
 	OtherMesh string
+	// OtherBalancer names the programs on this node that choose endpoints before ours are asked, empty for none.
+	OtherBalancer string
 }
 
 // Reason is why a pod is not enrolled, as programs read it. The values are stable.
@@ -22,6 +24,8 @@ const (
 	HostNetwork Reason = "host-network" // the pod shares the namespace of the node
 	Sidecar     Reason = "sidecar"      // a proxy in the pod wants to see the address that was dialled
 	OtherMesh   Reason = "other-mesh"   // another mesh governs the pod
+	// OtherBalancer: what the pod dials is given an endpoint by another before the data plane sees it.
+	OtherBalancer Reason = "other-balancer"
 )
 
 // RefusedError says that a pod cannot be a workload, by a rule and not by a mishap: trying again changes nothing. A pod
@@ -48,6 +52,9 @@ func Decide(pod string, f Facts) error {
 			"remove the sidecar first", f.Sidecar))
 	case f.OtherMesh != "":
 		return refuse(OtherMesh, fmt.Sprintf("it belongs to %s; take it out of that mesh first", f.OtherMesh))
+	case f.OtherBalancer != "":
+		return refuse(OtherBalancer, fmt.Sprintf("%s chooses endpoints before this data plane is asked; switch that off "+
+			"for this node first", f.OtherBalancer))
 	}
 	return nil
 }

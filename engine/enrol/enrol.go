@@ -21,6 +21,8 @@ type Options struct {
 	// SourceCheck drops packets that leave the pod with an address that is not its own. It needs the pod's veth to be
 	// in the caller's network namespace. The flag has no meaning for Withdraw, as the next.
 	SourceCheck bool
+	// OtherBalancer is as in [Facts]: it is a fact of the node, the same for all pods.
+	OtherBalancer string
 	// Canary gives the pod every canary generation.
 	Canary bool
 }
@@ -57,6 +59,7 @@ func Enrol(ctx context.Context, o Options, pod Pod) (_ Result, err error) {
 	if err := CheckName(pod.Name); err != nil {
 		return Result{}, err
 	}
+	pod.Facts.OtherBalancer = o.OtherBalancer
 	if err := Decide(pod.Name, pod.Facts); err != nil {
 		return Result{}, err
 	}

@@ -113,6 +113,9 @@ func Collect(dir string, v *View) (*Status, error) {
 		s.Agent = Agent{Running: true, PID: state.Holder.PID, Command: state.Holder.Command}
 	}
 	s.pinned(state)
+	if balancer := plane.Balancer(state.Others); balancer != "" {
+		s.problem("%s chooses endpoints before this data plane is asked: switch that off for this node", balancer)
+	}
 	s.agent(v)
 	if v != nil {
 		s.view(v)
