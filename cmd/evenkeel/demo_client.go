@@ -3,9 +3,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -54,9 +54,21 @@ type asker func() (server string, err error)
 func newAsker(kind, address string) (asker, error) {
 	switch kind {
 	case "http":
-		return newHTTPAsker(address, &http.Transport{MaxConnsPerHost: 1, DialContext: dialOnce()}), nil
+		conn, err := net.DialTimeout("tcp", address, requestTimeout)
+		if err != nil {
+			return nil, fmt.Errorf("dial tcp %s: %w", address, err)
+		}
+		r := bufio.NewReader(conn)
+		return func() (string, error) { return requestHTTP(conn, r) }, nil
 	case "http-new":
-		return newHTTPAsker(address, &http.Transport{DisableKeepAlives: true}), nil
+		return func() (string, error) {
+			conn, err := net.DialTimeout("tcp", address, requestTimeout)
+			if err != nil {
+				return "", err
+			}
+			defer conn.Close()
+			return requestHTTP(conn, bufio.NewReader(conn))
+		}, nil
 	case "tcp", "udp":
 		conn, err := net.DialTimeout(kind, address, requestTimeout)
 		if err != nil {
@@ -69,39 +81,34 @@ func newAsker(kind, address string) (asker, error) {
 
 const requestTimeout = 2 * time.Second
 
-// dialOnce refuses the second connection: a keep-alive client that needed one has lost its first.
-func dialOnce() func(context.Context, string, string) (net.Conn, error) {
-	dialled := false
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if dialled {
-			return nil, errors.New("the kept connection was lost")
-		}
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		dialled = err == nil
-		return conn, err
+// requestHTTP makes one HTTP/1.1 request on a connection. http.Client is not used for it: on a busy machine it gives up
+// a connection that is fine (a writer that reports later than 50 ms) and dials again, and that would count as a loss.
+func requestHTTP(conn net.Conn, r *bufio.Reader) (server string, err error) {
+	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
+		return "", err
 	}
-}
-
-func newHTTPAsker(address string, transport *http.Transport) asker {
-	client := &http.Client{Transport: transport, Timeout: requestTimeout}
-	return func() (string, error) {
-		response, err := client.Get("http://" + address + "/")
-		if err != nil {
-			return "", err
-		}
-		defer response.Body.Close()
-		var answer struct {
-			Pod string `json:"pod"`
-		}
-		if response.StatusCode != http.StatusOK {
-			return "", fmt.Errorf("status %s", response.Status)
-		}
-		if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
-			return "", fmt.Errorf("read answer: %w", err)
-		}
-		_, err = io.Copy(io.Discard, response.Body) // to its end, or the connection cannot be kept
-		return answer.Pod, err
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: service\r\n\r\n"); err != nil {
+		return "", err
 	}
+	response, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return "", fmt.Errorf("read answer: %w", err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body) // to its end, or the connection cannot be kept
+	if err != nil {
+		return "", fmt.Errorf("read answer: %w", err)
+	}
+	var answer struct {
+		Pod string `json:"pod"`
+	}
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("status %s", response.Status)
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return "", fmt.Errorf("read answer: %w", err)
+	}
+	return answer.Pod, nil
 }
 
 // newEchoAsker numbers its messages and wants each back, so that a lost, repeated or foreign answer is a failure.
