@@ -149,17 +149,18 @@ var _ = Describe("evenkeel sim, told something wrong", func() {
 // A lab of many pods: how long the command says that it took, and that it is gone after.
 var _ = Describe("evenkeel sim, many pods", Serial, func() {
 	const noisy = 3 // machines that run other things meanwhile
-	DescribeTable("is up within seconds", func(ctx SpecContext, pods int, bound time.Duration) {
+	DescribeTable("is up within seconds", func(ctx SpecContext, pods int, enrolled bool, bound time.Duration) {
 		path, name := simFile(fmt.Sprintf(`
+  agent: {enabled: %t, unchecked: true}
   nodes:
   - {name: left, podCIDRs: [10.10.0.0/20, "fd00:10:1::/64"]}
   - {name: right, podCIDRs: [10.20.0.0/20, "fd00:10:2::/64"]}
   wires:
   - {between: [left, right]}
   pods:
-  - {name: l, node: left, count: %d}
-  - {name: r, node: right, count: %d}
-`, pods/2, pods/2))
+  - {name: l, node: left, count: %d, enrol: %t}
+  - {name: r, node: right, count: %d, enrol: %t}
+`, enrolled, pods/2, enrolled, pods/2, enrolled))
 		command := host{}.Command(ctx, built.evenkeel, "sim", "up", path)
 		start := time.Now()
 		got := finish(command)
@@ -175,7 +176,8 @@ var _ = Describe("evenkeel sim, many pods", Serial, func() {
 		start = time.Now()
 		Expect(sim(ctx, "down", "--name", name).code).To(BeZero())
 		AddReportEntry(fmt.Sprintf("%d pods down", pods), time.Since(start), ReportEntryVisibilityAlways)
-	}, Entry("200", 200, time.Second), Entry("1,000", 1000, 4*time.Second))
+	}, Entry("200", 200, false, time.Second), Entry("1,000", 1000, false, 4*time.Second),
+		Entry("200, enrolled", 200, true, time.Second), Entry("1,000, enrolled", 1000, true, 4*time.Second))
 })
 
 func lastLine(got result) string {

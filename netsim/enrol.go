@@ -34,7 +34,8 @@ func (l *Lab) enrolPods(ctx context.Context, pods []*podState, done func()) erro
 	group.SetLimit(workers)
 	for node, pods := range byNode {
 		group.Go(func() error {
-			answers, err := l.batch(ctx, node, "enrol", pods, "--manifests", l.paths.manifests())
+			answers, err := l.batch(ctx, node, "enrol", pods, "--manifests", l.paths.manifests(),
+				fmt.Sprintf("--source-check=%t", !l.state.Agent.Unchecked))
 			for _, pod := range pods {
 				a, answered := answers[pod.Spec.key()]
 				if err == nil && !answered {

@@ -15,7 +15,7 @@ import (
 )
 
 // maxValues is how many values a Topology may have, aliases expanded.
-const maxValues = 1 << 20
+const maxValues = 1 << 18
 
 // filler turns a YAML tree into a struct, strictly: every key must be a field, every value of the field's type. It
 // remembers the line of each value by its path, because most mistakes are found only when all values are known.

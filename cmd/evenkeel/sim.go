@@ -35,7 +35,10 @@ The file has one Topology and any Kubernetes documents (Service, EndpointSlice, 
     agent: {enabled: true}
     pods:
     - {name: client, node: a, enrol: true}
-    - {name: web, node: b, count: 3, labels: {app: web}, serve: ["http :8080"], enrol: true}`,
+    - {name: web, node: b, count: 3, labels: {app: web}, serve: ["http :8080"], enrol: true}
+
+Enrolling takes about 13 ms a pod, most of which the kernel needs to attach the check of packets' sources; with
+agent: {enabled: true, unchecked: true} pods go without it, and hundreds are enrolled in the time.`,
 		Example: `  evenkeel sim up demo.yaml
   evenkeel sim exec client -- curl -s http://10.96.0.10/
   evenkeel sim inspect
