@@ -25,6 +25,8 @@ type tables interface {
 	unlist(keys []key) error
 	// publish makes one store after the other where readers look.
 	publish(changes []bpf.MeshPublication) error
+	// countKeys counts the keys of service_ids.
+	countKeys() (int, error)
 	// grace returns once every reader that was running when it was called has ended.
 	grace() error
 }
@@ -133,6 +135,22 @@ func lookup[K, V any](m *ebpf.Map, n int) ([]K, []V, error) {
 		}
 	}
 	return keys[:read], values[:read], nil
+}
+
+func (k *kernel) countKeys() (n int, err error) {
+	const batch = 2048
+	keys, values := make([]key, batch), make([]uint32, batch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		got, err := k.maps.ServiceIds.BatchLookup(&cursor, keys, values, nil)
+		n += got
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
 }
 
 func (k *kernel) fillEndpoints(at []uint32, values []bpf.MeshEndpoint) error {

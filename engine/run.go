@@ -21,14 +21,17 @@ const sweepAgain = 10 * time.Second
 // Run does what must not hold Apply up: it waits for grace periods, so that what was freed can be used again, and
 // ends the UDP sockets whose endpoint is gone. It returns when ctx ends, with its error. One caller.
 func (e *Engine) Run(ctx context.Context) error {
-	again := time.NewTimer(0)
+	again, verify := time.NewTimer(0), time.NewTicker(verifyPeriod)
 	defer again.Stop()
+	defer verify.Stop()
 	<-again.C
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.wake:
+		case <-verify.C:
+			e.verify()
 		case <-again.C:
 			e.mu.Lock()
 			e.sweepDue = true
