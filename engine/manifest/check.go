@@ -90,7 +90,10 @@ func rule(field, name string, is func(string) []string) *Error {
 	return nil
 }
 
-// address reads an address that other machines could use: canonical as netip reads it, of no zone, not mapped.
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// address reads an address that other machines could use: canonical as netip reads it, of no zone, not mapped. What the
+// API server refuses as an endpoint (ValidateEndpointIP) is none.
 func address(field, text string) (netip.Addr, *Error) {
 	a, err := netip.ParseAddr(text)
 	switch {
@@ -102,6 +105,8 @@ func address(field, text string) (netip.Addr, *Error) {
 		return a, invalid(field, "%q is an IPv4 address in IPv6 form: write %s", text, a.Unmap())
 	case a.IsUnspecified(), a.IsMulticast():
 		return a, invalid(field, "%q is not the address of one host", text)
+	case a.IsLoopback(), a.IsLinkLocalUnicast(), a == broadcast:
+		return a, invalid(field, "%q cannot be reached from another machine", text)
 	}
 	return a, nil
 }

@@ -3,6 +3,7 @@
 package source
 
 import (
+	"errors"
 	"net/netip"
 	"strconv"
 
@@ -86,7 +87,10 @@ func (p *pod) addWeight(annotations map[string]string) {
 		return
 	}
 	weight, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
+	switch {
+	case errors.Is(err, strconv.ErrRange): // ParseUint returns the greatest
+		p.notes.add("annotation %s: %s is above 65535: the weight is that", WeightAnnotation, text)
+	case err != nil:
 		p.notes.add("annotation %s: %q is not a whole number from 0 to 65535: the weight is %d",
 			WeightAnnotation, text, defaultWeight)
 		return
