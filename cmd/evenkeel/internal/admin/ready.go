@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -15,6 +16,28 @@ type Readiness struct {
 	Check func() []string
 	// Synced is closed once the sources were applied.
 	Synced <-chan struct{}
+}
+
+// Now returns a handler that answers at once, for whoever may ask: a wait would hold a connection. What it says is up
+// to a second old.
+func (r Readiness) Now() http.Handler {
+	r.Check = recent(r.Check)
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, r.Check()) })
+}
+
+// recent asks check at most once a second.
+func recent(check func() []string) func() []string {
+	var mu sync.Mutex
+	var why []string
+	var asked time.Time
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(asked) >= time.Second {
+			why, asked = check(), time.Now()
+		}
+		return why
+	}
 }
 
 // maxWait is how long a request may wait for readiness.
@@ -40,6 +63,10 @@ func (r Readiness) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		}
 		why = r.Check()
 	}
+	answer(w, why)
+}
+
+func answer(w http.ResponseWriter, why []string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if len(why) > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -11,11 +11,13 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
@@ -24,6 +26,9 @@ import (
 // DefaultAddress is where metrics are served.
 const DefaultAddress = ":15090"
 
+// maxConnections is how many there may be at a time: the port is open to whoever reaches the node.
+const maxConnections = 64
+
 // Serve answers /metrics and /readyz until ctx ends, and then returns nil. It closes the listener.
 func Serve(ctx context.Context, l net.Listener, v *report.View, ready admin.Readiness) error {
 	registry := prometheus.NewRegistry()
@@ -31,15 +36,33 @@ func Serve(ctx context.Context, l net.Listener, v *report.View, ready admin.Read
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2}))
-	mux.Handle("GET /readyz", ready)
-	return admin.ServeHTTP(ctx, l, &http.Server{
-		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 6 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // clients that go away are no news
+	mux.Handle("GET /readyz", ready.Now())
+	return admin.ServeHTTP(ctx, netutil.LimitListener(l, maxConnections), &http.Server{
+		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+		IdleTimeout: 10 * time.Second,
+		ErrorLog:    slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // clients that go away are no news
 	})
 }
 
-// collector reads everything when it is asked.
-type collector struct{ view *report.View }
+// collector reads everything when it is asked, but no more than once a second: that looks at every pin.
+type collector struct {
+	view *report.View
+
+	mu     sync.Mutex
+	asked  time.Time
+	status *report.Status
+	err    error
+}
+
+func (c *collector) recent() (*report.Status, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.asked) >= time.Second {
+		c.status, c.err = report.Collect(c.view.Dir, c.view)
+		c.asked = time.Now()
+	}
+	return c.status, c.err
+}
 
 var (
 	counted = describe("events_total", "Events counted by the data plane, by name and generation.", "event", "generation")
@@ -69,7 +92,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	s, err := report.Collect(c.view.Dir, c.view)
+	s, err := c.recent()
 	out <- prometheus.MustNewConstMetric(scraped, prometheus.GaugeValue, number(err != nil))
 	if err == nil {
 		send(out, s)

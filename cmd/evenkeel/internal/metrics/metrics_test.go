@@ -3,12 +3,17 @@
 package metrics
 
 import (
+	"context"
+	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
 	"github.com/evenkeel/evenkeel/engine"
 	"github.com/evenkeel/evenkeel/upgrade"
@@ -80,5 +85,39 @@ func TestMetricsWhenNothingCanBeRead(t *testing.T) {
 	got := gather(t, &collector{view: &report.View{Dir: filepath.Join(t.TempDir(), "none")}})
 	if len(got) != 1 || got["evenkeel_collect_failed{}"] != 1 {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestReadinessDoesNotWait: whoever reaches the port could hold connections for minutes.
+func TestReadinessDoesNotWait(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	asked := 0
+	never := admin.Readiness{
+		Check:  func() []string { asked++; return []string{"something is missing"} },
+		Synced: make(chan struct{}),
+	}
+	go func() { served <- Serve(ctx, l, &report.View{}, never) }()
+	for range 20 {
+		start := time.Now()
+		response, err := http.Get("http://" + l.Addr().String() + "/readyz?wait=5m")
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusServiceUnavailable || time.Since(start) > time.Minute {
+			t.Errorf("%s after %v", response.Status, time.Since(start))
+		}
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if asked > 10 { // 20 requests take milliseconds, and a second has to pass between two looks
+		t.Errorf("20 requests cost %d looks", asked)
 	}
 }
