@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -39,6 +40,9 @@ address of the metrics.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Node == "" || len(o.Sources) == 0 {
 				return usage(c, errors.New("--node and --source are needed"))
+			}
+			if err := cleanSources(o.Sources); err != nil {
+				return usage(c, err)
 			}
 			log, err := newLog(e.stderr, level, format)
 			if err != nil {
@@ -83,6 +87,22 @@ func agentFlags(c *cobra.Command, o *agent.Options) {
 	f.Uint32Var(&s.Workloads, "max-workloads", s.Workloads, "room for enrolled pods")
 	f.Uint32Var(&s.Affinities, "max-affinities", s.Affinities, "room for session affinity: pairs of pod and service")
 	f.Uint32Var(&s.Peers, "max-peers", s.Peers, "room for unconnected UDP: pairs of socket and service")
+}
+
+// cleanSources writes the paths in their shortest form. One that is given twice would be two sources of one name.
+func cleanSources(paths []string) error {
+	seen := map[string]bool{}
+	for i, path := range paths {
+		if path == "" {
+			return errors.New("--source is empty: a file or a directory is needed")
+		}
+		paths[i] = filepath.Clean(path)
+		if seen[paths[i]] {
+			return fmt.Errorf("--source %s is given twice", paths[i])
+		}
+		seen[paths[i]] = true
+	}
+	return nil
 }
 
 // noArgs refuses arguments as what they are: a command line that is wrong.

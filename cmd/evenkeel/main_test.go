@@ -95,6 +95,8 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{"explain default/client :80", "which service"},
 		{"agent", "--node and --source"},
 		{"agent --node n --source x --log-level loud", "loud"},
+		{"agent --node n --source=", "--source is empty"},
+		{"agent --node n --source x --source ./x/", "--source x is given twice"},
 		{"agent --node n --source x --log-format xml", "xml"},
 		{"agent --node n --source x --max-services 0", "--max-services"},
 		{"agent --node n --source x --max-peers 4000000000", "--max-peers"},

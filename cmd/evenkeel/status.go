@@ -85,7 +85,12 @@ func (r *reach) status(ctx context.Context) (*report.Status, error) {
 	if v != nil {
 		defer closeView()
 	}
-	return report.Collect(r.dir, v)
+	s, err = report.Collect(r.dir, v)
+	if err == nil && s.Agent.Running {
+		s.Problems = append(s.Problems, fmt.Sprintf("nothing answered at %s: name another socket with --admin if the agent "+
+			"has one", r.socket))
+	}
+	return s, err
 }
 
 func printStatus(t *table, s *report.Status) {
