@@ -142,15 +142,15 @@ func connectUntilTold(threads int) error {
 	errs := make(chan error, threads)
 	for range threads {
 		group.Go(func() {
-			for {
+			for { // at least once, however early it is told
+				if err := connectOnce(); err != nil {
+					errs <- err
+					return
+				}
 				select {
 				case <-stop:
 					return
 				default:
-				}
-				if err := connectOnce(); err != nil {
-					errs <- err
-					return
 				}
 			}
 		})
