@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evenkeel/evenkeel/netsim/flow/record"
+)
+
+// What a client reads and writes beside its plan, one per line.
+const (
+	sayReady     = "ready"   // all flows are established, the schedules begin
+	commandFlush = "flush"   // write what is known so far to the recording
+	sayFlushed   = "flushed" // it is done
+)
+
+const (
+	openTimeout = 10 * time.Second
+	// opening is how many connections are made at a time.
+	opening = 16
+	// windowLength is how often each flow is counted.
+	windowLength = 250 * time.Millisecond
+	// lead is the time between the last connection and the first frame.
+	lead = 20 * time.Millisecond
+	// step is what lies between the schedules of a client: see stagger.
+	step = time.Millisecond
+)
+
+// client runs the flows of a plan.
+type client struct {
+	flows  []*watched
+	probes []*prober
+	rec    *record.Writer
+	drain  time.Duration
+}
+
+// RunClient runs the flows of a plan, the first line of in, and records them. It says "ready" on out once all are
+// established, then does what in commands: "flush" hands on what was recorded and says "flushed". At the end of in, or
+// of the context, it stops the schedules, waits for what is under way, and returns. What happens to a flow is no error:
+// it is in the recording. scheduling is what Prefer has returned, for the recording.
+func RunClient(ctx context.Context, in io.Reader, out, recording io.Writer, scheduling string) error {
+	lines := bufio.NewReader(in)
+	text, err := lines.ReadBytes('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read plan: %w", err)
+	}
+	plan, err := ParsePlan(text)
+	if err != nil {
+		return err
+	}
+	c := newClient(plan, recording, scheduling)
+	err = c.open(ctx)
+	if err == nil {
+		err = c.watch(ctx, lines, out)
+	}
+	return errors.Join(err, c.rec.Finish())
+}
+
+func newClient(plan *Plan, recording io.Writer, scheduling string) *client {
+	c := &client{rec: record.NewWriter(recording, "client", scheduling), drain: time.Duration(plan.Drain)}
+	// Numbers that no other client on the machine has, and that JSON readers do not round.
+	id := rand.Uint64N(1<<33) << 20
+	for _, spec := range plan.Flows {
+		id++
+		if spec.kind.shape == attempt {
+			c.probes = append(c.probes, &prober{Spec: spec, id: id, rec: c.rec, outcomes: map[string]uint64{}})
+		} else {
+			c.flows = append(c.flows, &watched{Spec: spec, id: id, rec: c.rec, dead: make(chan struct{})})
+		}
+	}
+	return c
+}
+
+// open establishes all flows. If one cannot be, none is left.
+func (c *client) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(opening)
+	for _, w := range c.flows {
+		group.Go(func() error {
+			if err := w.open(ctx); err != nil {
+				return fmt.Errorf("open flow %s: %w", w.Name, err)
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	if err != nil {
+		for _, w := range c.flows {
+			if w.conn != nil {
+				w.conn.Socket.Close()
+			}
+		}
+	}
+	return err
+}
+
+// watch runs all schedules until in ends.
+func (c *client) watch(ctx context.Context, in *bufio.Reader, out io.Writer) error {
+	c.stagger()
+	for _, w := range c.flows {
+		w.declare()
+	}
+	for _, p := range c.probes {
+		p.declare()
+	}
+	stop := newHalt()
+	var running, counting sync.WaitGroup
+	// An attempt that is under way when the run ends may end by itself.
+	attempts := context.WithoutCancel(ctx)
+	for _, w := range c.flows {
+		running.Go(func() { w.run(stop, c.drain) })
+	}
+	for _, p := range c.probes {
+		running.Go(func() { p.run(attempts, stop) })
+	}
+	counted := make(chan struct{})
+	counting.Go(func() { c.count(counted) })
+	err := c.obey(ctx, in, out)
+	stop.now()
+	for _, w := range c.flows {
+		// A sender that waits for its connection does not wait for ever. One that has failed already needs no limit.
+		_ = w.conn.Socket.SetWriteDeadline(time.Now().Add(c.drain))
+	}
+	running.Wait()
+	close(counted)
+	counting.Wait()
+	return err
+}
+
+// stagger spreads the schedules over their periods, so that frames do not come in one burst that delays itself; but in
+// steps: those that are due together cost one wake-up of either end, and that is most of what a frame costs.
+func (c *client) stagger() {
+	start := record.Now() + int64(lead)
+	n := int64(len(c.flows) + len(c.probes))
+	first := func(i int64, period Duration) int64 { return start + int64(period)*i/n/int64(step)*int64(step) }
+	for i, w := range c.flows {
+		w.first = first(int64(i), w.Period)
+	}
+	for i, p := range c.probes {
+		p.first = first(int64(len(c.flows)+i), p.Period)
+	}
+}
+
+// count writes windows, and hands on what was recorded.
+func (c *client) count(stop <-chan struct{}) {
+	tick := time.NewTicker(windowLength)
+	defer tick.Stop()
+	for c.turn(); ; c.turn() {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *client) turn() {
+	now := record.Now()
+	for _, w := range c.flows {
+		w.turn(c.rec, w.id, now)
+	}
+	for _, p := range c.probes {
+		p.turn(c.rec, p.id, now)
+	}
+	_ = c.rec.Flush() // the error stays, and Finish returns it
+}
+
+// obey says that all is ready and does what is commanded, until in or the context ends.
+func (c *client) obey(ctx context.Context, in *bufio.Reader, out io.Writer) error {
+	if err := c.say(out, sayReady); err != nil {
+		return err
+	}
+	commands := make(chan string)
+	go func() { // ends with in; the process ends with it
+		defer close(commands)
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			select {
+			case commands <- strings.TrimSpace(line):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case command, more := <-commands:
+			switch {
+			case !more:
+				return nil
+			case command != commandFlush:
+				return fmt.Errorf("unknown command %q", command)
+			}
+			c.turn()
+			if err := c.say(out, sayFlushed); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (c *client) say(out io.Writer, what string) error {
+	if _, err := fmt.Fprintln(out, what); err != nil {
+		return fmt.Errorf("say %s: %w", what, err)
+	}
+	return nil
+}
