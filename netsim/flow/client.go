@@ -100,7 +100,7 @@ func (c *client) open(ctx context.Context) error {
 	if err != nil {
 		for _, w := range c.flows {
 			if w.conn != nil {
-				w.conn.Socket.Close()
+				_ = w.conn.Close() // what went wrong before counts
 			}
 		}
 	}

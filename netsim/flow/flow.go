@@ -12,7 +12,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +52,7 @@ func (w *watched) open(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			w.conn.Socket.Close()
+			_ = w.conn.Close() // what went wrong before counts
 		}
 	}()
 	deadline, _ := ctx.Deadline()
@@ -68,7 +67,7 @@ func (w *watched) open(ctx context.Context) (err error) {
 	if err := w.conn.Socket.SetDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("clear deadline: %w", err)
 	}
-	if w.cookie, err = wire.Cookie(w.conn.Socket.(syscall.Conn)); err != nil {
+	if w.cookie, err = wire.Cookie(w.conn.Socket); err != nil {
 		return err
 	}
 	if tcp, is := w.conn.Socket.(*net.TCPConn); is && w.kind.shape == silent {
@@ -164,8 +163,12 @@ func (w *watched) run(stop *halt, drain time.Duration) {
 func (w *watched) die(err error) {
 	w.dieOnce.Do(func() {
 		close(w.dead)
+		cause := w.conn.Cause()
 		// Whoever waits in Send or Receive has no more to wait for. It fails on a closed socket only.
 		_ = w.conn.Socket.SetDeadline(time.Now())
+		if cause != nil && !errors.Is(err, errOver) {
+			err = fmt.Errorf("%w (%w)", err, cause)
+		}
 		reason := reasonOf(err)
 		if w.datagrams() && reason == record.Unanswered {
 			return // which are missing is known one by one
@@ -192,7 +195,7 @@ func (w *watched) finish(stop *halt) {
 	if stop.over() {
 		done.Stop = stop.at
 	}
-	cookie, err := wire.Cookie(w.conn.Socket.(syscall.Conn))
+	cookie, err := wire.Cookie(w.conn.Socket)
 	if err != nil || cookie != w.cookie {
 		w.broke(w.rec, w.id, record.Failed, w.next, fmt.Sprintf("socket %d has become %d: %v", w.cookie, cookie, err))
 	}
@@ -207,7 +210,7 @@ func (w *watched) finish(stop *halt) {
 	}
 	w.tally.close(w.rec, done)
 	// It was only waiting for this; the peer may have closed before.
-	_ = w.conn.Socket.Close()
+	_ = w.conn.Close()
 }
 
 // reasonOf names what ended a connection; empty if it ended as it should.

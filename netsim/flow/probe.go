@@ -106,7 +106,10 @@ func (p *prober) try(ctx context.Context, sequence uint64) error {
 	if err != nil {
 		return err
 	}
-	defer abort(conn.Socket)
+	defer func() {
+		abort(conn.Socket)
+		_ = conn.Close() // the library's part of it
+	}()
 	deadline, _ := ctx.Deadline()
 	if err := conn.Socket.SetDeadline(deadline); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -88,13 +87,13 @@ func (s *server) serve(ctx context.Context, l *wire.Listener) error {
 	if l.Packets() != nil {
 		return s.packets(l.Packets())
 	}
-	return l.Serve(func(conn wire.Conn) {
-		c := &connection{Conn: conn, server: s}
-		if a, is := conn.(wire.Accepted); is {
-			stop := context.AfterFunc(ctx, func() { _ = a.Socket.Close() })
+	return l.Serve(func(conn *wire.Accepted) {
+		c := &connection{Accepted: conn, server: s}
+		if conn.Socket != nil {
+			stop := context.AfterFunc(ctx, func() { _ = conn.Socket.Close() })
 			defer stop()
 			// 0 if it has gone already: the client will say so.
-			c.socket, _ = wire.Cookie(a.Socket.(syscall.Conn))
+			c.socket, _ = wire.Cookie(conn.Socket)
 		}
 		c.converse(ctx, l.Protocol().Greets)
 	})
@@ -129,7 +128,7 @@ func (s *server) packets(socket *net.UDPConn) error {
 
 // connection is the server's end of a flow.
 type connection struct {
-	wire.Conn
+	*wire.Accepted
 	server *server
 	socket uint64
 	count  uint64
@@ -188,7 +187,7 @@ func (c *connection) stamp(f *wire.Frame, arrived int64, b []byte) {
 func (c *connection) push(ctx context.Context, start wire.Frame) {
 	// The client closes its direction first; anything else than that is wrong.
 	if _, err := c.Receive(); !errors.Is(err, io.EOF) {
-		c.report(fmt.Errorf("another frame, or none, after the one that was to be the last: %v", err))
+		c.report(errors.Join(errors.New("after the frame that was to be the last there was another, or no end"), err))
 		return
 	}
 	stop := newHalt()
@@ -213,8 +212,8 @@ func (c *connection) report(wrong error) {
 	if err := c.Send(faultFrame(wrong)); err != nil {
 		return
 	}
-	if a, is := c.Conn.(wire.Accepted); is {
-		_, _ = io.Copy(io.Discard, a.Socket)
+	if c.Drain != nil {
+		c.Drain()
 	}
 }
 

@@ -60,7 +60,8 @@ func parse(text []byte) (any, error) {
 	}
 	var name string
 	var body []byte
-	for name, body = range tagged { //nolint:revive // there is one
+	for name, body = range tagged {
+		break // there is one
 	}
 	line := newLine(name)
 	if line == nil {

@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -36,18 +38,33 @@ type Protocol struct {
 	dial func(ctx context.Context, socket net.Conn) (Conn, error)
 	// serve calls handle for each connection until the listener is closed, and waits for all. nil for UDP, which has
 	// no connections.
-	serve func(listener net.Listener, handle func(Conn)) error
+	serve func(listener net.Listener, handle func(*Accepted)) error
 }
 
-// The protocols. Stream frames follow each other on a TCP connection without anything between them.
+// The protocols.
 var (
+	// Stream is TCP, frames follow each other without anything between them.
 	Stream = &Protocol{Name: "stream", Port: 7000, Network: "tcp", dial: dialStream, serve: serveStream}
-	Greet  = &Protocol{Name: "greet", Port: 7001, Network: "tcp", Greets: true, dial: dialStream, serve: serveStream}
-	UDP    = &Protocol{Name: "udp", Port: 7002, Network: "udp", dial: dialDatagram}
+	// Greet is Stream, but the server sends the first frame.
+	Greet = &Protocol{Name: "greet", Port: 7001, Network: "tcp", Greets: true, dial: dialStream, serve: serveStream}
+	// UDP has a frame in each datagram.
+	UDP = &Protocol{Name: "udp", Port: 7002, Network: "udp", dial: dialDatagram}
+	// TLS is Stream in TLS 1.3.
+	TLS = &Protocol{Name: "tls", Port: 7003, Network: "tcp", dial: dialTLS, serve: serveTLS}
+	// HTTP is HTTP/1.1 with one connection: a frame is the body of a request, the answer the body of the response.
+	HTTP = &Protocol{Name: "http", Port: 7004, Network: "tcp", dial: dialHTTP, serve: serveHTTP}
+	// HTTP2 is one stream of HTTP/2 without TLS: Stream in the bodies of one request and its response.
+	HTTP2 = &Protocol{Name: "http2", Port: 7005, Network: "tcp", dial: dialHTTP2, serve: serveHTTP2}
+	// GRPC is one bidirectional call; a frame is a google.protobuf.BytesValue.
+	GRPC = &Protocol{Name: "grpc", Port: 7006, Network: "tcp", dial: dialGRPC, serve: serveGRPC}
+	// WebSocket has a frame in each binary message.
+	WebSocket = &Protocol{Name: "websocket", Port: 7007, Network: "tcp", dial: dialWebSocket, serve: serveWebSocket}
 )
 
 // Protocols returns all of them.
-func Protocols() []*Protocol { return []*Protocol{Stream, Greet, UDP} }
+func Protocols() []*Protocol {
+	return []*Protocol{Stream, Greet, UDP, TLS, HTTP, HTTP2, GRPC, WebSocket}
+}
 
 // Find returns the protocol of a name, nil if there is none.
 func Find(name string) *Protocol {
@@ -62,31 +79,98 @@ func Find(name string) *Protocol {
 // Client is the client's end of a connection.
 type Client struct {
 	Conn
-	// Socket is what the connection runs on. To close it or to set its deadline ends what waits in Send and Receive.
-	Socket net.Conn
+	// Socket is what the connection runs on. To set its deadline ends what waits in Send and Receive.
+	Socket Socket
+
+	witness *witness
+}
+
+// Socket is a TCP or UDP socket.
+type Socket interface {
+	net.Conn
+	syscall.Conn
 }
 
 // Dial connects once. What fails later stays failed.
 func (p *Protocol) Dial(ctx context.Context, address string) (*Client, error) {
 	// Without keepalive, which would be traffic that nobody scheduled; kinds that want it set it.
 	dialer := net.Dialer{KeepAlive: -1}
-	socket, err := dialer.DialContext(ctx, p.Network, address)
+	conn, err := dialer.DialContext(ctx, p.Network, address)
 	if err != nil {
 		return nil, err
 	}
+	socket := conn.(Socket) // as are all of package net
 	if err := p.prepare(socket); err != nil {
 		return nil, errors.Join(err, socket.Close())
 	}
+	c := &Client{Socket: socket, witness: &witness{Socket: socket}}
 	// Libraries that shake hands have no other way to be stopped.
 	stop := context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Now()) })
-	conn, err := p.dial(ctx, socket)
+	c.Conn, err = p.dial(ctx, c.witness)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s to %s: %w", p.Name, address, err), socket.Close())
+		return nil, errors.Join(fmt.Errorf("open %s to %s: %w", p.Name, address, err), c.Close())
 	}
-	return &Client{conn, socket}, nil
+	return c, nil
+}
+
+// Cause returns the first error of the socket, nil if it had none: libraries say it in words of their own.
+func (c *Client) Cause() error {
+	c.witness.mu.Lock()
+	defer c.witness.mu.Unlock()
+	return c.witness.err
+}
+
+// Close closes the connection and what a library has running for it.
+func (c *Client) Close() error {
+	err := c.Socket.Close()
+	if closer, is := c.Conn.(io.Closer); is {
+		_ = closer.Close() // of a connection that has gone
+	}
+	return err
+}
+
+// witness is a socket that remembers what went wrong first.
+type witness struct {
+	Socket
+	mu  sync.Mutex
+	err error
+}
+
+func (w *witness) saw(err error) {
+	if err == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *witness) Read(b []byte) (int, error) {
+	n, err := w.Socket.Read(b)
+	w.saw(err)
+	return n, err
+}
+
+func (w *witness) Write(b []byte) (int, error) {
+	n, err := w.Socket.Write(b)
+	w.saw(err)
+	return n, err
+}
+
+// once returns a function for libraries that want to dial: it gives them the one socket there is.
+func once(socket net.Conn) func(context.Context) (net.Conn, error) {
+	var given atomic.Bool
+	return func(context.Context) (net.Conn, error) {
+		if given.Swap(true) {
+			return nil, errors.New("the connection is gone, and there is no other")
+		}
+		return socket, nil
+	}
 }
 
 // prepare makes room for datagrams that come while the process waits for a processor: what the kernel drops there would
@@ -142,7 +226,7 @@ func (l *Listener) Port() int {
 
 // Serve calls handle in a goroutine of its own for each connection, which is closed when handle returns. It returns when
 // the listener is closed and every handle has returned. UDP has no connections: see Packets.
-func (l *Listener) Serve(handle func(Conn)) error {
+func (l *Listener) Serve(handle func(*Accepted)) error {
 	err := l.protocol.serve(l.tcp, handle)
 	if errors.Is(err, net.ErrClosed) {
 		return nil
@@ -209,21 +293,38 @@ func torn(err error, have int) error {
 }
 
 func dialStream(_ context.Context, socket net.Conn) (Conn, error) {
-	return newStream(socket, socket), nil
+	raw, err := newRawSocket(socket.(Socket))
+	if err != nil {
+		return nil, err
+	}
+	return newStream(raw, raw), nil
 }
 
-func serveStream(listener net.Listener, handle func(Conn)) error {
-	return serveSockets(listener, func(socket net.Conn) { handle(Accepted{newStream(socket, socket), socket}) })
+func serveStream(listener net.Listener, handle func(*Accepted)) error {
+	return serveSockets(listener, func(socket Socket) {
+		if raw, err := newRawSocket(socket); err == nil { // it is open
+			handle(accepted(newStream(raw, raw), socket))
+		}
+	})
 }
 
-// Accepted is a server's end whose socket is known.
+// Accepted is a server's end.
 type Accepted struct {
 	Conn
-	Socket net.Conn
+	// Socket is what the connection runs on, nil where a library does not show it.
+	Socket Socket
+	// Drain returns when the client has gone. It is nil where a library sees to it that what was sent arrives before
+	// the connection is closed; a bare socket with unread bytes is reset.
+	Drain func()
+}
+
+// accepted makes one of a bare socket.
+func accepted(conn Conn, socket Socket) *Accepted {
+	return &Accepted{conn, socket, func() { _, _ = io.Copy(io.Discard, socket) }}
 }
 
 // serveSockets is Serve for protocols without a server of their own.
-func serveSockets(listener net.Listener, handle func(net.Conn)) error {
+func serveSockets(listener net.Listener, handle func(Socket)) error {
 	var open sync.WaitGroup
 	for {
 		socket, err := listener.Accept()
@@ -233,7 +334,7 @@ func serveSockets(listener net.Listener, handle func(net.Conn)) error {
 		}
 		open.Go(func() {
 			defer socket.Close()
-			handle(socket)
+			handle(socket.(Socket)) // as are all of package net
 		})
 	}
 }
@@ -245,7 +346,7 @@ type datagram struct {
 }
 
 func dialDatagram(_ context.Context, socket net.Conn) (Conn, error) {
-	raw, err := newRawSocket(socket)
+	raw, err := newRawSocket(socket.(Socket))
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ package wire
 
 import (
 	"io"
-	"net"
 	"os"
 	"syscall"
 	"unsafe"
@@ -30,15 +29,12 @@ type transfer struct {
 }
 
 // newRawSocket makes one of a TCP or a connected UDP socket.
-func newRawSocket(socket net.Conn) (*rawSocket, error) {
-	conn, packets := socket.(syscall.Conn), false
-	if _, is := socket.(*net.UDPConn); is {
-		packets = true
-	}
-	raw, err := conn.SyscallConn()
+func newRawSocket(socket Socket) (*rawSocket, error) {
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
+	packets := socket.LocalAddr().Network() == "udp"
 	s := &rawSocket{raw: raw, packets: packets}
 	s.in.do = func(fd uintptr) bool { return s.in.call(unix.SYS_RECVFROM, fd, 0) }
 	s.out.do = func(fd uintptr) bool { return s.out.call(unix.SYS_SENDTO, fd, unix.MSG_NOSIGNAL) }
