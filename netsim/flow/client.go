@@ -31,8 +31,9 @@ const (
 	opening = 16
 	// windowLength is how often each flow is counted.
 	windowLength = 250 * time.Millisecond
-	// lead is the time between the last connection and the first frame.
-	lead = 20 * time.Millisecond
+	// lead and, for each flow, leadEach are the time between the last connection and the first frame.
+	lead     = 20 * time.Millisecond
+	leadEach = 50 * time.Microsecond
 	// step is what lies between the schedules of a client: see stagger.
 	step = time.Millisecond
 )
@@ -137,14 +138,20 @@ func (c *client) watch(ctx context.Context, in *bufio.Reader, out io.Writer) err
 	running.Wait()
 	close(counted)
 	counting.Wait()
+	for _, w := range c.flows {
+		w.finish(stop)
+	}
+	for _, p := range c.probes {
+		p.finish(stop)
+	}
 	return err
 }
 
 // stagger spreads the schedules over their periods, so that frames do not come in one burst that delays itself; but in
 // steps: those that are due together cost one wake-up of either end, and that is most of what a frame costs.
 func (c *client) stagger() {
-	start := record.Now() + int64(lead)
 	n := int64(len(c.flows) + len(c.probes))
+	start := record.Now() + int64(lead) + n*int64(leadEach)
 	first := func(i int64, period Duration) int64 { return start + int64(period)*i/n/int64(step)*int64(step) }
 	for i, w := range c.flows {
 		w.first = first(int64(i), w.Period)
@@ -154,11 +161,16 @@ func (c *client) stagger() {
 	}
 }
 
-// count writes windows, and hands on what was recorded.
+// count writes a window of each flow in every windowLength, a part of them at a time: all at once would make frames late.
 func (c *client) count(stop <-chan struct{}) {
-	tick := time.NewTicker(windowLength)
+	const parts = 10
+	tick := time.NewTicker(windowLength / parts)
 	defer tick.Stop()
-	for c.turn(); ; c.turn() {
+	for part := 0; ; part = (part + 1) % parts {
+		c.turn(part, parts)
+		if part == 0 {
+			_ = c.rec.Flush() // the error stays, and Finish returns it
+		}
 		select {
 		case <-stop:
 			return
@@ -167,15 +179,15 @@ func (c *client) count(stop <-chan struct{}) {
 	}
 }
 
-func (c *client) turn() {
+// turn writes the windows of every parts-th flow.
+func (c *client) turn(part, parts int) {
 	now := record.Now()
-	for _, w := range c.flows {
-		w.turn(c.rec, w.id, now)
+	for i := part; i < len(c.flows); i += parts {
+		c.flows[i].turn(c.rec, c.flows[i].id, now)
 	}
-	for _, p := range c.probes {
-		p.turn(c.rec, p.id, now)
+	for i := part; i < len(c.probes); i += parts {
+		c.probes[i].turn(c.rec, c.probes[i].id, now)
 	}
-	_ = c.rec.Flush() // the error stays, and Finish returns it
 }
 
 // obey says that all is ready and does what is commanded, until in or the context ends.
@@ -209,7 +221,10 @@ func (c *client) obey(ctx context.Context, in *bufio.Reader, out io.Writer) erro
 			case command != commandFlush:
 				return fmt.Errorf("unknown command %q", command)
 			}
-			c.turn()
+			c.turn(0, 1)
+			if err := c.rec.Flush(); err != nil {
+				return err
+			}
 			if err := c.say(out, sayFlushed); err != nil {
 				return err
 			}

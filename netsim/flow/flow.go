@@ -39,6 +39,11 @@ type watched struct {
 	dead    chan struct{}
 	dieOnce sync.Once
 
+	// ended is when run returned; lastCookie and tcp are what the kernel said then.
+	ended      int64
+	lastCookie uint64
+	tcp        *wire.TCP
+
 	// next is what has to come on a stream; seen is what has come of datagrams. The receiver's.
 	next uint64
 	seen bitmap
@@ -142,7 +147,7 @@ func (w *watched) declare() {
 	w.rec.Write(line)
 }
 
-// run sends and receives until the schedule is stopped and all is answered, or the connection is dead.
+// run sends and receives until the schedule is halted and all is answered, or the connection is dead.
 func (w *watched) run(stop *halt, drain time.Duration) {
 	var sender sync.WaitGroup
 	sender.Go(func() {
@@ -154,9 +159,11 @@ func (w *watched) run(stop *halt, drain time.Duration) {
 			w.die(err)
 		}
 	})
-	w.die(w.listen(stop))
+	err := w.listen(stop)
+	w.inspect(err)
+	w.die(err)
 	sender.Wait()
-	w.finish(stop)
+	w.ended = record.Now()
 }
 
 // die ends the flow for a reason; only the first counts.
@@ -174,43 +181,44 @@ func (w *watched) die(err error) {
 			return // which are missing is known one by one
 		}
 		if reason != "" {
-			w.broke(w.rec, w.id, reason, w.next, err.Error())
+			w.wrong(reason, w.next, err.Error())
 		}
 	})
 }
 
 func (w *watched) datagrams() bool { return w.kind.Protocol.Network == "udp" }
 
-// finish writes what became of the flow and closes it.
+// finish writes what became of the flow and closes it. It is called when all flows have ended: the time that it takes
+// would make the last frames of others late.
 func (w *watched) finish(stop *halt) {
 	if w.datagrams() {
 		for sequence := range w.total.Load() {
 			if !w.seen.has(sequence) {
-				w.broke(w.rec, w.id, record.Lost, sequence, "")
+				w.wrong(record.Lost, sequence, "")
 			}
 		}
 	}
-	done := &record.Done{Flow: w.id, Time: record.Now()}
-	done.Stop = done.Time
-	if stop.over() {
-		done.Stop = stop.at
-	}
-	cookie, err := wire.Cookie(w.conn.Socket)
-	if err != nil || cookie != w.cookie {
-		w.broke(w.rec, w.id, record.Failed, w.next, fmt.Sprintf("socket %d has become %d: %v", w.cookie, cookie, err))
-	}
-	done.Cookie = cookie
-	if tcp, is := w.conn.Socket.(*net.TCPConn); is {
-		if done.TCP, err = wire.Info(tcp); err != nil {
-			w.broke(w.rec, w.id, record.Failed, w.next, err.Error())
-		}
-	}
+	done := &record.Done{Flow: w.id, Time: w.ended, Stop: min(w.ended, stop.at), Cookie: w.lastCookie, TCP: w.tcp}
 	if w.kind.shape == push { // the server's, of which those that are lost are known
 		w.sent = w.next
 	}
 	w.tally.close(w.rec, done)
 	// It was only waiting for this; the peer may have closed before.
 	_ = w.conn.Close()
+}
+
+// inspect asks the kernel about the socket at its end, before anybody closes it: libraries do when a connection fails.
+func (w *watched) inspect(end error) {
+	var err error
+	if w.lastCookie, err = wire.Cookie(w.conn.Socket); err == nil && w.lastCookie != w.cookie {
+		err = fmt.Errorf("socket %d has become %d", w.cookie, w.lastCookie)
+	}
+	if err == nil && !w.datagrams() {
+		w.tcp, err = wire.Info(w.conn.Socket)
+	}
+	if err != nil && errors.Is(end, errOver) {
+		w.wrong(record.Failed, w.next, err.Error())
+	}
 }
 
 // reasonOf names what ended a connection; empty if it ended as it should.

@@ -5,6 +5,7 @@ package flow
 import (
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,12 @@ import (
 // what a frame would cost.
 //
 // Real-time scheduling is refused without CAP_SYS_NICE, and in a cgroup without real-time budget (RT_GROUP_SCHED).
+//
+// Garbage is collected only when there is much of it: to collect it makes frames late.
 func Prefer() string {
 	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(256 << 20)
 	if everyThread(func(thread int) error {
 		return unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
 	}) {

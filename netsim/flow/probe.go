@@ -32,6 +32,7 @@ type prober struct {
 	id    uint64
 	rec   *record.Writer
 	first int64
+	ended int64 // when run returned
 
 	outcomesMu sync.Mutex
 	outcomes   map[string]uint64
@@ -59,7 +60,12 @@ func (p *prober) run(ctx context.Context, stop *halt) {
 		sequence++
 	}
 	attempts.Wait()
-	done := &record.Done{Flow: p.id, Time: record.Now(), Stop: stop.at, Unproved: p.unproved.Load(), Outcomes: p.outcomes}
+	p.ended = record.Now()
+}
+
+// finish writes what became of the attempts.
+func (p *prober) finish(stop *halt) {
+	done := &record.Done{Flow: p.id, Time: p.ended, Stop: stop.at, Unproved: p.unproved.Load(), Outcomes: p.outcomes}
 	p.tally.close(p.rec, done)
 }
 

@@ -31,6 +31,11 @@ func newSchedule(first int64, period time.Duration) *schedule {
 // due returns when a frame is due.
 func (s *schedule) due(sequence uint64) int64 { return s.first + int64(sequence)*s.period }
 
+// next returns when the first frame at or after t is due.
+func (s *schedule) next(t int64) int64 {
+	return s.first + (max(t-s.first, 0)+s.period-1)/s.period*s.period
+}
+
 // wait returns true at t, or false if the schedule was halted before t, or as soon as dead is closed. What was due
 // before the halt is still sent: a connection that takes nothing must not shorten its schedule.
 func (s *schedule) wait(t int64, h *halt, dead <-chan struct{}) bool {

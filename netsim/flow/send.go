@@ -44,8 +44,13 @@ func (w *watched) send(stop *halt) error {
 		return nil
 	default:
 	}
+	// The last has its place in the schedule as well: all flows at once would be late.
+	last := plan.next(stop.at)
+	if !plan.wait(last, newHalt(), w.dead) {
+		return nil
+	}
 	w.total.Store(sequence + 1)
-	return w.transmit(plan, b, &wire.Frame{Type: wire.Bye, Sequence: sequence, Due: stop.at})
+	return w.transmit(plan, b, &wire.Frame{Type: wire.Bye, Sequence: sequence, Due: last})
 }
 
 // until returns when the flow is to end or has ended.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -35,7 +36,13 @@ func (w *Writer) Write(line any) {
 	if name == "" {
 		panic(fmt.Sprintf("record: %T is no line", line))
 	}
-	text, err := json.Marshal(line)
+	var text []byte
+	var err error
+	if window, is := line.(*Window); is {
+		text = window.appendJSON(nil)
+	} else {
+		text, err = json.Marshal(line)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
@@ -44,6 +51,20 @@ func (w *Writer) Write(line any) {
 	if w.err == nil { // {"late":{"flow":1,…}}
 		_, w.err = fmt.Fprintf(w.out, "{%q:%s}\n", name, text)
 	}
+}
+
+// appendJSON does what json.Marshal does, in a tenth of the time: with a thousand flows, to count them would otherwise
+// make them late.
+func (w *Window) appendJSON(b []byte) []byte {
+	unsigned := func(key string, n uint64) { b = strconv.AppendUint(append(b, key...), n, 10) }
+	signed := func(key string, n int64) { b = strconv.AppendInt(append(b, key...), n, 10) }
+	unsigned(`{"flow":`, w.Flow)
+	signed(`,"from":`, w.From)
+	signed(`,"to":`, w.To)
+	unsigned(`,"sent":`, w.Sent)
+	unsigned(`,"received":`, w.Received)
+	signed(`,"worst":`, w.Worst)
+	return append(b, '}')
 }
 
 // Flush hands on what was written, and returns the first error that there was.
