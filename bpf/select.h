@@ -124,7 +124,8 @@ static __always_inline bool select_by_affinity(struct selection *s, const struct
 		__u64 ref = *(volatile __u64 *)&affinity->endpoint;
 		__u64 idle = fresh.seen - *(volatile __u64 *)&affinity->seen;
 
-		if (idle < service->affinity * 1000000000ULL && affinity_holds(service, ref) && select_endpoint(s, ref)) {
+		if (idle < service->affinity * 1000000000ULL && affinity_holds(service, ref) &&
+			select_endpoint(s, ref)) {
 			*(volatile __u64 *)&affinity->seen = fresh.seen;
 			return true;
 		}
