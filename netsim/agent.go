@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,7 +25,7 @@ func (l *Lab) startAgents(ctx context.Context, nodes []*nodeState, done func()) 
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range nodes {
 		group.Go(func() error {
-			if err := l.startAgent(ctx, n, l.state.Agent.Args); err != nil {
+			if err := l.startAgent(ctx, n, nil, l.state.Agent.Args); err != nil {
 				return fmt.Errorf("start agent of node %s: %w", n.Spec.Name, err)
 			}
 			done()
@@ -34,8 +35,9 @@ func (l *Lab) startAgents(ctx context.Context, nodes []*nodeState, done func()) 
 	return group.Wait()
 }
 
-// startAgent starts a node's agent and returns when it says READY=1 (sd_notify(3)), ends, or the context does.
-func (l *Lab) startAgent(ctx context.Context, n *nodeState, args []string) (err error) {
+// startAgent starts a node's agent and returns when it says READY=1 (sd_notify(3)), ends, or the context does. wrapper
+// is a command line that is put in front of the agent's and becomes the agent by execve(2).
+func (l *Lab) startAgent(ctx context.Context, n *nodeState, wrapper, args []string) (err error) {
 	node := n.Spec.Name
 	dir, cgroup := l.paths.nodeDir(node), l.paths.agentCgroup(node)
 	for _, make := range []string{dir, cgroup, l.paths.nodeCgroup(node), l.paths.pins()} {
@@ -61,9 +63,11 @@ func (l *Lab) startAgent(ctx context.Context, n *nodeState, args []string) (err 
 		return fmt.Errorf("listen for readiness: %w", err)
 	}
 	defer socket.Close()
-	cmd := exec.Command(l.options.Binary, append([]string{"agent", "--node", node, "--source", l.paths.manifests(),
+	line := append(slices.Clone(wrapper), l.options.Binary, "agent", "--node", node, "--source", l.paths.manifests(),
 		"--pin-dir", l.paths.nodePins(node), "--cgroup", l.paths.nodeCgroup(node),
-		"--admin", l.adminSocket(node), "--metrics", metricsAddress}, args...)...)
+		"--admin", l.adminSocket(node), "--metrics", metricsAddress)
+	line = append(line, args...)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	child, err := startIn(l.paths.nodeNetns(node), cmd, cgroup)

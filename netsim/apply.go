@@ -35,7 +35,7 @@ func (l *Lab) Apply(ctx context.Context, t *Topology) (Changes, error) {
 		return Changes{}, err
 	}
 	defer unlock()
-	self, err := processOf(os.Getpid())
+	self, err := ProcessOf(os.Getpid())
 	if err != nil {
 		return Changes{}, err
 	}
@@ -174,10 +174,10 @@ func (l *Lab) stopAgents(ctx context.Context, nodes []*nodeState) error {
 		if n.Agent == nil {
 			continue
 		}
-		if err := n.Agent.signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		if err := n.Agent.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("stop agent of node %s: %w", n.Spec.Name, err)
 		}
-		if err := n.Agent.wait(ctx); err != nil {
+		if err := n.Agent.Wait(ctx); err != nil {
 			return fmt.Errorf("wait for agent of node %s: %w", n.Spec.Name, err)
 		}
 	}

@@ -58,7 +58,7 @@ func Down(ctx context.Context, name string, options Options) error {
 
 // remove notes that the lab goes, and removes it. Its lock is held.
 func (l *Lab) remove(ctx context.Context) error {
-	self, err := processOf(os.Getpid())
+	self, err := ProcessOf(os.Getpid())
 	if err != nil {
 		return err
 	}

@@ -208,7 +208,7 @@ func TestCollectLeavesWhatIsInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	self, err := processOf(os.Getpid())
+	self, err := ProcessOf(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestCollectLeavesWhatIsInUse(t *testing.T) {
 
 // A process id comes back; the time of its start does not.
 func TestProcessIsNotItsSuccessor(t *testing.T) {
-	self, err := processOf(os.Getpid())
+	self, err := ProcessOf(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestProcessIsNotItsSuccessor(t *testing.T) {
 	if other.Alive() {
 		t.Error("another process of this id is alive")
 	}
-	if err := other.signal(unix.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
+	if err := other.Signal(unix.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("signal to another process of this id: %v", err)
 	}
 }

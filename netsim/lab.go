@@ -126,6 +126,12 @@ func (l *Lab) Pod(name string) *Pod {
 // StartAgent starts the agent of a node where none runs, with args after those of the topology, and returns when it is
 // ready. If it ends before, the error says how and what it wrote last.
 func (l *Lab) StartAgent(ctx context.Context, node string, args ...string) error {
+	return l.StartAgentUnder(ctx, node, nil, args...)
+}
+
+// StartAgentUnder is StartAgent for an agent that another program prepares: wrapper is the beginning of a command line
+// that ends with the agent's, and becomes the agent by execve(2). Nil is none.
+func (l *Lab) StartAgentUnder(ctx context.Context, node string, wrapper []string, args ...string) error {
 	unlock, err := l.change()
 	if err != nil {
 		return err
@@ -139,7 +145,7 @@ func (l *Lab) StartAgent(ctx context.Context, node string, args ...string) error
 		return fmt.Errorf("start agent of node %s: it runs as process %d: kill it first", node, n.Agent.PID)
 	}
 	all := append(append([]string{}, l.state.Agent.Args...), args...)
-	if err := l.startAgent(ctx, n, all); err != nil {
+	if err := l.startAgent(ctx, n, wrapper, all); err != nil {
 		return fmt.Errorf("start agent of node %s: %w", node, err)
 	}
 	return l.state.write(l.paths.state())
@@ -155,7 +161,7 @@ func (l *Lab) KillAgent(ctx context.Context, node string, signal os.Signal) erro
 	if err != nil {
 		return err
 	}
-	if err := agent.signal(number); err != nil {
+	if err := agent.Signal(number); err != nil {
 		return fmt.Errorf("signal agent of node %s: %w", node, err)
 	}
 	return ctx.Err()
@@ -171,7 +177,7 @@ func (l *Lab) WaitAgent(ctx context.Context, node string) error {
 	if child != nil {
 		return child.waitExit(ctx)
 	}
-	return agent.wait(ctx)
+	return agent.Wait(ctx)
 }
 
 // agent returns the last agent of a node; child is nil if another process started it.

@@ -21,8 +21,8 @@ type Process struct {
 	Start uint64 `json:"start"`
 }
 
-// processOf describes a process that exists.
-func processOf(pid int) (Process, error) {
+// ProcessOf describes a process that exists. One that has ended but was not waited for does not: os.ErrProcessDone.
+func ProcessOf(pid int) (Process, error) {
 	start, running, err := readStat(pid)
 	if err == nil && !running {
 		err = os.ErrProcessDone
@@ -53,8 +53,8 @@ func readStat(pid int) (start uint64, running bool, err error) {
 	return start, fields[0][0] != 'Z' && fields[0][0] != 'X', err
 }
 
-// wait returns when the process has ended, or with the context's error.
-func (p Process) wait(ctx context.Context) error {
+// Wait returns when the process has ended, or with the context's error.
+func (p Process) Wait(ctx context.Context) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) || err == nil && !p.Alive() {
 		if err == nil {
@@ -98,7 +98,7 @@ func startChild(cmd *exec.Cmd, cgroup string) (*child, error) {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	c := &child{done: make(chan struct{})}
-	c.Process, err = processOf(cmd.Process.Pid)
+	c.Process, err = ProcessOf(cmd.Process.Pid)
 	if err != nil { // it has ended already
 		c.Process = Process{PID: cmd.Process.Pid}
 	}
@@ -144,12 +144,12 @@ func (c *child) signal(signal unix.Signal) error {
 	case <-c.done:
 		return os.ErrProcessDone
 	default:
-		return c.Process.signal(signal)
+		return c.Signal(signal)
 	}
 }
 
-// signal sends a signal to the process and to no later one with its pid.
-func (p Process) signal(signal unix.Signal) error {
+// Signal sends a signal to the process and to no later one with its pid. It returns os.ErrProcessDone if it has ended.
+func (p Process) Signal(signal unix.Signal) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err == nil {
 		defer unix.Close(fd)

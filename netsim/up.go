@@ -32,7 +32,7 @@ func Up(ctx context.Context, t *Topology, options Options) (*Lab, error) {
 	if l.paths, err = newPaths(t.Name); err != nil {
 		return nil, err
 	}
-	self, err := processOf(os.Getpid())
+	self, err := ProcessOf(os.Getpid())
 	if err != nil {
 		return nil, err
 	}
