@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,8 +116,7 @@ func needRoot(t testing.TB) {
 // supervised is a process of this test binary under supervision.
 type supervised struct {
 	*Supervisor
-	cmd    *exec.Cmd
-	output io.Reader
+	cmd *exec.Cmd
 }
 
 func supervise(t testing.TB, decide Decide, args ...string) *supervised {

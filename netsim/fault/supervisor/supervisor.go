@@ -97,9 +97,13 @@ func (s *Supervisor) start(calls []string) error {
 	}
 	decoder := json.NewDecoder(reports)
 	var first report
-	if err := decoder.Decode(&first); err != nil || first.Error != "" {
+	err = decoder.Decode(&first)
+	if err == nil && first.Error != "" {
+		err = errors.New(first.Error)
+	}
+	if err != nil {
 		s.pipe.Close()
-		return errors.Join(fmt.Errorf("start tracer: %v %s", err, first.Error), s.tracer.Wait())
+		return errors.Join(fmt.Errorf("start tracer: %w", err), s.tracer.Wait())
 	}
 	go func() {
 		defer close(s.done)

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/evenkeel/evenkeel/netsim"
+)
+
+// Kind is a kind of fault, by name.
+type Kind struct {
+	Name    string
+	Group   string // process, control-plane, bpf, topology, wire
+	Target  string // what it is done to: "agent", "pod", "node", "wire", "source"
+	Summary string
+	Params  []Param
+
+	zero  func() Fault // to decode into
+	build func(s subject, v values) (Fault, error)
+}
+
+// Param is a parameter of a kind of fault.
+type Param struct {
+	Name    string
+	Default string // empty: it must be given
+	Help    string
+}
+
+// Kinds returns all kinds of faults, sorted by group, then as they are in docs/CHAOS.md.
+func Kinds() []Kind {
+	return slices.Concat(processKinds(), bpfKinds())
+}
+
+// ErrUnknown is returned for a fault, target or parameter that does not exist.
+var ErrUnknown = errors.New("unknown")
+
+// Lookup returns the kind of a name, or ErrUnknown.
+func Lookup(name string) (Kind, error) {
+	kinds := Kinds()
+	names := make([]string, 0, len(kinds))
+	for _, k := range kinds {
+		if k.Name == name {
+			return k, nil
+		}
+		names = append(names, k.Name)
+	}
+	return Kind{}, fmt.Errorf("%w fault %q: there are %s", ErrUnknown, name, strings.Join(names, ", "))
+}
+
+// kindOf returns the name under which a fault can be decoded.
+func kindOf(f Fault) (string, error) {
+	for _, k := range Kinds() {
+		if reflect.TypeOf(k.zero()) == reflect.TypeOf(f) {
+			return k.Name, nil
+		}
+	}
+	return "", fmt.Errorf("%w kind of fault %T", ErrUnknown, f)
+}
+
+// Environment is where faults are injected.
+type Environment struct {
+	Lab    *netsim.Lab
+	Binary string   // the evenkeel of the lab
+	Self   []string // as in Options
+}
+
+// Build makes the fault that a spec describes, for Options.Inject. The same spec makes the same fault.
+func (e Environment) Build(spec Spec) (Fault, error) {
+	k, err := Lookup(spec.Fault)
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.subject(k.Target, spec.Target)
+	if err != nil {
+		return nil, fmt.Errorf("fault %s: %w", k.Name, err)
+	}
+	v := values{given: map[string]string{}, random: rand.New(rand.NewPCG(spec.Seed, 0)), seed: spec.Seed}
+	for _, p := range k.Params {
+		v.given[p.Name] = p.Default
+	}
+	for name, value := range spec.With {
+		if _, known := v.given[name]; !known {
+			return nil, fmt.Errorf("fault %s: %w parameter %q: it has %s", k.Name, ErrUnknown, name, paramNames(k))
+		}
+		v.given[name] = value
+	}
+	f, err := k.build(s, v)
+	if err != nil {
+		return nil, fmt.Errorf("fault %s: %w", k.Name, err)
+	}
+	return f, nil
+}
+
+func paramNames(k Kind) string {
+	if len(k.Params) == 0 {
+		return "none"
+	}
+	names := make([]string, 0, len(k.Params))
+	for _, p := range k.Params {
+		names = append(names, p.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// subject is what a fault is done to: the part of a lab that a target names.
+type subject struct {
+	Environment
+	info netsim.Info
+	node netsim.NodeInfo
+	pod  netsim.PodInfo
+	wire netsim.WireInfo
+}
+
+func (s subject) agent() *Agent { return NewAgent(s.Lab, s.node.Name, s.Binary, s.Self) }
+
+// subject finds a target: "agent/NODE", "node/NODE", "pod/NAMESPACE/NAME" or "pod/NAME", "wire/NODE,NODE", "source".
+func (e Environment) subject(kind, target string) (s subject, err error) {
+	s = subject{Environment: e, info: e.Lab.Info()}
+	is, name, _ := strings.Cut(target, "/")
+	if is != kind {
+		return s, fmt.Errorf("target %q is no %s: write %s", target, kind, targetForm[kind])
+	}
+	missing := fmt.Errorf("target %q: %w in lab %s", target, netsim.ErrNotFound, e.Lab.Name())
+	switch kind {
+	case "source":
+		return s, nil
+	case "agent", "node":
+		return s, s.findNode(name, missing)
+	case "pod":
+		if !strings.Contains(name, "/") {
+			name = "default/" + name
+		}
+		for _, p := range s.info.Pods {
+			if p.Namespace+"/"+p.Name == name {
+				s.pod = p
+				return s, s.findNode(p.Node, missing)
+			}
+		}
+	case "wire":
+		ends := strings.Split(name, ",")
+		slices.Sort(ends)
+		for _, w := range s.info.Wires {
+			if slices.Equal(ends, w.Between[:]) {
+				s.wire = w
+				// The first that is named: what is done one way is done to what that node sends.
+				first, _, _ := strings.Cut(name, ",")
+				return s, s.findNode(first, missing)
+			}
+		}
+	}
+	return s, missing
+}
+
+var targetForm = map[string]string{
+	"agent": "agent/NODE", "node": "node/NODE", "pod": "pod/NAMESPACE/NAME", "wire": "wire/NODE,NODE", "source": "source",
+}
+
+func (s *subject) findNode(name string, missing error) error {
+	for _, n := range s.info.Nodes {
+		if n.Name == name {
+			s.node = n
+			return nil
+		}
+	}
+	return missing
+}
