@@ -52,7 +52,7 @@ generate: need-go need-clang ## compile the eBPF objects and their Go types (cla
 lint: need-go need-clang .tools/golangci-lint-$(GOLANGCI) ## go vet, golangci-lint, clang-format
 	go vet ./...
 	.tools/golangci-lint-$(GOLANGCI) run ./...
-	clang-format-19 --dry-run --Werror bpf/*.[ch] upgrade/*.[ch]
+	clang-format-19 --dry-run --Werror bpf/*.[ch] upgrade/*.[ch] netsim/fault/wire/*.c
 
 .tools/golangci-lint-$(GOLANGCI):
 	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
@@ -61,7 +61,7 @@ lint: need-go need-clang .tools/golangci-lint-$(GOLANGCI) ## go vet, golangci-li
 .PHONY: fmt
 fmt: need-clang ## gofmt and clang-format
 	gofmt -w $$(git ls-files '*.go' | grep -v _bpfel.go)
-	clang-format-19 -i bpf/*.[ch] upgrade/*.[ch]
+	clang-format-19 -i bpf/*.[ch] upgrade/*.[ch] netsim/fault/wire/*.c
 
 .PHONY: clean
 clean: ## remove what was built

@@ -34,7 +34,7 @@ type Param struct {
 
 // Kinds returns all kinds of faults, sorted by group, then as they are in docs/CHAOS.md.
 func Kinds() []Kind {
-	return slices.Concat(processKinds(), bpfKinds())
+	return slices.Concat(processKinds(), bpfKinds(), wireKinds())
 }
 
 // ErrUnknown is returned for a fault, target or parameter that does not exist.
@@ -169,4 +169,14 @@ func (s *subject) findNode(name string, missing error) error {
 		}
 	}
 	return missing
+}
+
+// other is the far node of the subject's wire.
+func (s subject) other() netsim.NodeInfo {
+	for _, n := range s.info.Nodes {
+		if n.Name != s.node.Name && slices.Contains(s.wire.Between[:], n.Name) {
+			return n
+		}
+	}
+	return netsim.NodeInfo{}
 }

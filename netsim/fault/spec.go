@@ -159,6 +159,22 @@ func (v values) duration(name string) (time.Duration, error) {
 	return d, nil
 }
 
+// share is a probability: "10%" or "0.1".
+func (v values) share(name string) (float64, error) {
+	text, percent := strings.CutSuffix(v.given[name], "%")
+	f, err := strconv.ParseFloat(text, 64)
+	if percent {
+		f /= 100
+	}
+	if err == nil && !(f >= 0 && f <= 1) { // also if it is no number
+		err = errors.New("it is not between 0 and 1")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s=%s: want a share as 10%% or 0.1: %w", name, v.given[name], err)
+	}
+	return f, nil
+}
+
 func (v values) errno(name string) (unix.Errno, error) {
 	for e := unix.Errno(1); e < 200; e++ {
 		if unix.ErrnoName(e) == v.given[name] {
