@@ -13,6 +13,7 @@
 //	  manifests/                              Kubernetes documents: what the agents read
 //	/run/netns/sim-LAB-NODE                   links to ns/, for other tools
 //	CGROUP2/evenkeel-sim/LAB/{nodes/NODE/POD,agents/NODE,host/NODE}
+//	/sys/fs/bpf/evenkeel-sim/LAB/             a bpffs of its own
 //	/sys/fs/bpf/evenkeel-sim/LAB/NODE         pins of the node's agent
 //
 // Nothing else is made, nothing ever exists in the namespace of the host, and whatever is found below these directories

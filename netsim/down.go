@@ -80,7 +80,7 @@ func (l *Lab) takeDown(ctx context.Context) error {
 		func() error { l.reap(); return l.removePins(ctx) },
 		func() error { return removeCgroup(p.cgroup()) },
 		p.hideNodes,
-		func() error { return unmountNamespaces(p.namespaces()) },
+		func() error { return unmountAll(p.namespaces()) },
 		func() error { return os.RemoveAll(p.dir()) },
 		p.removeParents,
 	}
@@ -134,9 +134,14 @@ func (l *Lab) removePins(ctx context.Context) error {
 	var group errgroup.Group
 	group.SetLimit(workers)
 	for _, entry := range entries {
-		group.Go(func() error { return l.uninstall(ctx, entry.Name()) })
+		if entry.IsDir() { // else the kernel's own: every bpffs has maps.debug and progs.debug
+			group.Go(func() error { return l.uninstall(ctx, entry.Name()) })
+		}
 	}
 	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := unmountAll(l.paths.pins()); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(l.paths.pins()); err != nil {

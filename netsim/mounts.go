@@ -66,6 +66,22 @@ func mountBPF() error {
 	return nil
 }
 
+// mountPins gives a lab a bpffs of its own, below the one of the machine: it can be unmounted, as by a mistake on a real
+// node, and nobody else loses anything.
+func mountPins(dir string) error {
+	if err := makeDirectory(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("evenkeel-sim", dir, "bpf", 0, "mode=0755"); err != nil {
+		return fmt.Errorf("mount bpffs at %s: %w", dir, err)
+	}
+	// In other mount namespaces it would keep what is pinned alive.
+	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make %s private: %w", dir, err)
+	}
+	return nil
+}
+
 // mountNamespaces puts one file system under all namespaces of a lab, so that one unmount releases them together: a
 // thousand unmounts would each wait for a grace period.
 func mountNamespaces(dir string) error {
@@ -82,8 +98,8 @@ func mountNamespaces(dir string) error {
 	return nil
 }
 
-// unmountNamespaces releases all namespaces of a lab.
-func unmountNamespaces(dir string) error {
+// unmountAll unmounts whatever is mounted at a directory: with it go all namespaces of a lab, or all of its pins.
+func unmountAll(dir string) error {
 	for { // more than once only if somebody has mounted over it
 		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {

@@ -135,6 +135,9 @@ func (l *Lab) prepare() error {
 	if err := mountBPF(); err != nil {
 		return err
 	}
+	if err := mountPins(l.paths.pins()); err != nil {
+		return err
+	}
 	if _, err := os.Lstat(l.paths.cgroup()); err == nil {
 		return fmt.Errorf("cgroup %s is there already: evenkeel sim down --name %s removes what is left of a lab",
 			l.paths.cgroup(), l.Name())
