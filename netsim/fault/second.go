@@ -111,7 +111,7 @@ func (s *SecondAgent) Heal(ctx context.Context) error {
 	return s.Agent.start(ctx)
 }
 
-// Active is 1 if the second agent has come to a decision (said something, or ended), or runs beside the first.
+// Active is 1 once the second agent has come to a decision: it has said something, or has ended.
 func (s *SecondAgent) Active(context.Context) (uint64, error) {
 	if s.ended == nil {
 		return 0, nil
@@ -121,7 +121,7 @@ func (s *SecondAgent) Active(context.Context) (uint64, error) {
 		return 1, nil
 	default:
 	}
-	if s.Process.Alive() && s.output.String() != "" {
+	if s.output.String() != "" { // it may be dead already, and not yet be waited for
 		return 1, nil
 	}
 	return 0, nil
