@@ -72,7 +72,10 @@ func runDemo(ctx context.Context, e env, o demoOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &demo{view: &demoView{out: e.stdout, terminal: isTerminal(e.stdout), start: time.Now()}}
+	d := &demo{view: &demoView{
+		out: e.stdout, width: func() int { return columns(e) }, start: time.Now(),
+		color: columns(e) > 0 && e.getenv("NO_COLOR") == "", // no-color.org
+	}}
 	d.event("building two nodes, their pods and their agents")
 	d.lab, err = netsim.Up(ctx, topology, netsim.Options{Detached: o.keep})
 	if err != nil {
@@ -228,7 +231,7 @@ func (d *demo) conclude(out io.Writer, keep bool) error {
 	if keep {
 		fmt.Fprint(out, demoLookAround)
 	} else {
-		fmt.Fprintln(out, "To look around in it: evenkeel demo --keep")
+		fmt.Fprintf(out, "To look around in it: %s demo --keep\n", os.Args[0])
 	}
 	return nil
 }
@@ -250,6 +253,19 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
+}
+
+// columns is the width of the terminal that standard output is, 0 if it is none or none that can be drawn on.
+func columns(e env) int {
+	file, ok := e.stdout.(*os.File)
+	if !ok || !isTerminal(file) || e.getenv("TERM") == "dumb" {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
 }
 
 func isTerminal(w io.Writer) bool {
