@@ -28,8 +28,16 @@ func (e *Engine) converge(dirty map[string]*service, prune bool) {
 	}
 	e.retry()
 	if prune {
+		left := 0
 		for _, st := range e.mirror.sets {
 			orphans = append(orphans, st)
+			if st.owner == nil && st.adopted {
+				left++
+			}
+		}
+		if left > 0 {
+			e.opts.Log.Warn("what an earlier agent served is in no source and is removed: were they all there?",
+				"ports", left)
 		}
 	}
 	for _, st := range orphans {
