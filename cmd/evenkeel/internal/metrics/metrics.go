@@ -23,8 +23,8 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
 )
 
-// DefaultAddress is where metrics are served.
-const DefaultAddress = ":15090"
+// DefaultAddress is where metrics are served: only to the node, as nobody is asked who he is.
+const DefaultAddress = "127.0.0.1:15090"
 
 // maxConnections is how many there may be at a time: the port is open to whoever reaches the node.
 const maxConnections = 64
