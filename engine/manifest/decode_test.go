@@ -5,6 +5,7 @@ package manifest
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"unsafe"
@@ -247,5 +248,21 @@ func TestDecodeAgreesWithKubernetes(t *testing.T) {
 				t.Errorf("%s: kubernetes - here +\n%s", how, cmp.Diff(want, got))
 			}
 		}
+	}
+}
+
+// TestDocumentedExample keeps the example of the documentation true.
+func TestDocumentedExample(t *testing.T) {
+	text, err := os.ReadFile("../../docs/MANIFESTS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, found := strings.Cut(string(text), "```yaml\n")
+	example, _, closed := strings.Cut(example, "```")
+	if !found || !closed {
+		t.Fatal("there is no example")
+	}
+	if docs := mustDecode(t, example); len(docs) != 2 {
+		t.Errorf("%d documents, want 2", len(docs))
 	}
 }
