@@ -40,7 +40,7 @@ type Attached struct {
 	Program   ebpf.ProgramID
 	Netns     uint64 // inode of the namespace of a Netns hook
 	Interface int    // index of the interface of a Tcx hook
-	Defunct   bool   // the namespace or the interface is gone
+	Defunct   bool   // attached to nothing: the namespace or the interface is gone, or somebody detached it
 }
 
 // Attach attaches a hook to a pod. A healthy link that is there stays; one to another target, or to one that is gone,

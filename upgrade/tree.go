@@ -115,7 +115,7 @@ type attachment struct {
 	at      Where
 	attach  ebpf.AttachType // 0 for Sockhash
 	target  uint64          // cgroup id, inode of the namespace, interface index, map id
-	defunct bool            // what it was attached to is gone
+	defunct bool            // it is attached to nothing: its target is gone, or somebody detached it
 }
 
 // openLink opens a pinned link.
@@ -145,7 +145,8 @@ func openLink(t tree, path string) (*attachment, error) {
 		}
 		a.at, a.target = Sockhash, uint64(id)
 	}
-	a.defunct = a.target == 0 // the kernel zeroes it when a cgroup, a namespace or a device goes
+	// The kernel zeroes it when a cgroup, a namespace or a device goes, and when somebody detaches the link.
+	a.defunct = a.target == 0
 	return a, nil
 }
 

@@ -37,7 +37,7 @@ type Link struct {
 	Hook      string
 	Netns     uint64 // inode of the network namespace of sk_lookup
 	Interface int    // index of the interface of tcx
-	Defunct   bool   // what it was attached to is gone
+	Defunct   bool   // attached to nothing: that is gone, or somebody detached the link
 }
 
 func hookLookup() string { return bpf.Hooks()[bpf.MeshHookHOOK_SK_LOOKUP].Name }

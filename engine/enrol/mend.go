@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 )
 
@@ -41,12 +40,14 @@ func Check(o Options) (Health, error) {
 
 func check(o Options, t table) (Health, error) {
 	var h Health
+	var f finder
 	for _, w := range t.workloads {
 		links, err := o.Links.Attached(linksID(w.Cookie))
 		if err != nil {
 			return Health{}, err
 		}
-		if gone, why := w.compare(links); gone {
+		gone, why := w.compare(links, &f)
+		if gone {
 			h.Gone = append(h.Gone, w)
 		} else if why != "" {
 			h.Broken = append(h.Broken, Broken{w, why})
@@ -71,23 +72,29 @@ func check(o Options, t table) (Health, error) {
 	return h, nil
 }
 
-// compare says whether the namespace of a workload is gone, and if it is not, what it lacks. A link to a namespace is
-// the one thing that tells for sure when that ends: a path may have been removed before.
-func (w Workload) compare(links []Link) (gone bool, why string) {
+// compare says whether the namespace of a workload is gone, and if it is not, what it lacks.
+func (w Workload) compare(links []Link, f *finder) (gone bool, why string) {
 	var lookup, tcx bool
 	for _, l := range links {
-		switch {
-		case l.Hook == hookLookup() && l.Defunct:
-			return true, ""
-		case l.Hook == hookLookup():
-			lookup = true
-		case l.Hook == hookTcx():
+		switch l.Hook {
+		case hookLookup():
+			lookup = !l.Defunct
+		case hookTcx():
 			tcx = !l.Defunct && l.Interface == w.Interface
 		}
 	}
 	switch {
 	case !lookup:
-		return false, hookLookup() + " is not attached to its namespace"
+		why = hookLookup() + " is not attached to its namespace"
+		ns, err := f.open(w)
+		if err != nil {
+			if errors.Is(err, errGone) {
+				return true, ""
+			}
+			return false, fmt.Sprintf("%s, and whether that is gone cannot be told: %v", why, err)
+		}
+		ns.Close()
+		return false, why
 	case w.SourceCheck && !tcx:
 		return false, hookTcx() + " is not attached to its interface"
 	}
@@ -129,25 +136,20 @@ func Mend(ctx context.Context, o Options) ([]Mended, error) {
 
 // attachAgain enrols a workload anew as what it is.
 func attachAgain(ctx context.Context, o Options, b Broken) error {
-	if b.Netns == "" {
-		return fmt.Errorf("%s: the path of its namespace is not known, withdraw it and enrol it again", b.Why)
-	}
-	ns, err := openNetns(b.Netns)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s, and %s is gone: if the pod is gone as well, withdraw it", b.Why, b.Netns)
-	}
+	var f finder
+	ns, err := f.open(b.Workload)
 	if err != nil {
 		return fmt.Errorf("%s: %w", b.Why, err)
 	}
-	cookie, err := cookieOf(ns)
-	ns.Close()
+	defer ns.Close()
+	pod := Pod{Name: b.Name, Netns: b.Netns} // by whichever path it was found: its own is what a withdrawal will name
+	name, err := nameOf(pod)
 	if err != nil {
-		return fmt.Errorf("%s: %w", b.Why, err)
-	}
-	if cookie != b.Cookie {
-		return fmt.Errorf("%s, and %s is another namespace now: if the pod is gone, withdraw it", b.Why, b.Netns)
+		return err
 	}
 	o.SourceCheck, o.Canary = b.SourceCheck, b.Canary
-	_, err = Enrol(ctx, o, Pod{Name: b.Name, Netns: b.Netns})
-	return err
+	if _, err := enrol(ctx, o, pod, name, ns); err != nil {
+		return fmt.Errorf("%s: %w", b.Why, err)
+	}
+	return nil
 }

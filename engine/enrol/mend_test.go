@@ -4,10 +4,15 @@ package enrol
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/bpf"
 )
@@ -104,19 +109,110 @@ func TestMendAttachesAgain(t *testing.T) {
 	}
 }
 
-func TestMendKeepsWhatItCannotTell(t *testing.T) {
-	o, links := newOptions(t, 10)
-	p := newPod(t, "10.9.0.1/32")
-	r := mustEnrol(t, o, Pod{Name: "a/b", Netns: p.path})
-	if err := links.Detach(t.Context(), linksID(r.Cookie)); err != nil {
+// detach takes a link of a pod off its target and leaves the link, as bpftool link detach does.
+func (k *kernelLinks) detach(t testing.TB, pod, hook string) {
+	t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l, ok := k.links[pod][hook].(interface{ Detach() error })
+	if !ok {
+		t.Fatalf("the link of %s cannot be detached", hook)
+	}
+	if err := l.Detach(); err != nil {
 		t.Fatal(err)
 	}
-	p.drop()
-	if done := mend(t, o); len(done) != 1 || !strings.Contains(done[0], "withdraw it") {
-		t.Errorf("done %q", done)
+}
+
+// enter starts a process in a pod, and returns the path of its namespace and what ends it.
+func enter(t testing.TB, p pod) (path string, leave func()) {
+	t.Helper()
+	process := exec.Command("sleep", "60")
+	inPod(t, p.path, process.Start)
+	leave = sync.OnceFunc(func() {
+		process.Process.Kill()
+		process.Wait() // it was killed
+	})
+	t.Cleanup(leave)
+	return fmt.Sprintf("/proc/%d/ns/net", process.Process.Pid), leave
+}
+
+// TestMendTellsDetachedFromGone: to the link it is all the same whether its namespace ended or somebody detached it. A
+// pod that lives must not be withdrawn for that, by whatever path it was enrolled.
+func TestMendTellsDetachedFromGone(t *testing.T) {
+	nothing := func() {}
+	unmount := func(t *testing.T, p pod) {
+		t.Helper()
+		if err := unix.Unmount(p.path, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if len(mustList(t, o)) != 1 {
-		t.Error("it was withdrawn, though nobody knows that its namespace is gone")
+	tests := []struct {
+		name string
+		// by is the path to enrol by, then what happens to the pod after.
+		by   func(t *testing.T, p pod) (path string, then func())
+		done string
+	}{
+		{"nothing went", func(_ *testing.T, p pod) (string, func()) { return p.path, nothing }, "a/b attached again"},
+		{"enrolled by a process", func(t *testing.T, p pod) (string, func()) {
+			path, _ := enter(t, p)
+			return path, nothing
+		}, "a/b attached again"},
+		{"enrolled by a process that went, another is there", func(t *testing.T, p pod) (string, func()) {
+			path, leave := enter(t, p)
+			enter(t, p)
+			return path, func() { leave(); p.drop() }
+		}, "a/b attached again"},
+		{"the path went, a process is there", func(t *testing.T, p pod) (string, func()) {
+			enter(t, p)
+			return p.path, p.drop
+		}, "a/b attached again"},
+		{"the path went", func(_ *testing.T, p pod) (string, func()) { return p.path, p.drop }, "a/b withdrawn"},
+		{"the path leads to another namespace", func(t *testing.T, p pod) (string, func()) {
+			return p.path, func() {
+				unmount(t, p)
+				if err := bindNewNetns(p.path); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, "a/b withdrawn"},
+		{"the path is a plain file now", func(t *testing.T, p pod) (string, func()) {
+			return p.path, func() {
+				unmount(t, p)
+				if err := unix.Mount(os.DevNull, p.path, "", unix.MS_BIND, ""); err != nil { // which p.drop can take off
+					t.Fatal(err)
+				}
+			}
+		}, "a/b withdrawn"},
+	}
+	for _, test := range tests {
+		for _, lost := range []string{"detached", "unpinned"} {
+			t.Run(test.name+", "+lost, func(t *testing.T) {
+				o, links := newOptions(t, 10)
+				p := newPod(t, "10.9.0.1/32")
+				path, then := test.by(t, p)
+				r := mustEnrol(t, o, Pod{Name: "a/b", Netns: path})
+				before := mustList(t, o)
+				if lost == "detached" {
+					links.detach(t, linksID(r.Cookie), hookLookup())
+				} else if err := links.Detach(t.Context(), linksID(r.Cookie), hookLookup()); err != nil {
+					t.Fatal(err)
+				}
+				then()
+				if done := mend(t, o); len(done) != 1 || done[0] != test.done {
+					t.Fatalf("done %q", done)
+				}
+				if h := mustCheck(t, o); !h.Well() {
+					t.Errorf("left %+v", h)
+				}
+				after := mustList(t, o)
+				if strings.HasSuffix(test.done, "withdrawn") {
+					before = before[:0]
+				}
+				if !slices.Equal(before, after) {
+					t.Errorf("was %+v, is %+v", before, after)
+				}
+			})
+		}
 	}
 }
 

@@ -18,8 +18,12 @@ const selfNetns = "/proc/thread-self/ns/net"
 // firstNetns is the namespace of the first process.
 const firstNetns = "/proc/1/ns/net"
 
+// errNotNetns says that a file leads to no network namespace.
+var errNotNetns = errors.New("not a network namespace")
+
 // openNetns opens the file of a network namespace: a bind mount such as /run/netns/NAME, or /proc/PID/ns/net. It
-// refuses everything else, and opens nothing before it knows: opening a device or a FIFO can have effects.
+// refuses everything else with an error that wraps errNotNetns, and opens nothing before it knows: opening a device or
+// a FIFO can have effects.
 func openNetns(path string) (*os.File, error) {
 	found, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -31,7 +35,7 @@ func openNetns(path string) (*os.File, error) {
 		return nil, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	if about.Type != unix.NSFS_MAGIC {
-		return nil, fmt.Errorf("%s is not a network namespace: give the file under /run/netns or /proc/PID/ns/net", path)
+		return nil, fmt.Errorf("%s is %w: give the file under /run/netns or /proc/PID/ns/net", path, errNotNetns)
 	}
 	fd, err := unix.Open(fmt.Sprintf("/proc/thread-self/fd/%d", found), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -41,7 +45,7 @@ func openNetns(path string) (*os.File, error) {
 	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
 	if err != nil || kind != unix.CLONE_NEWNET {
 		ns.Close()
-		return nil, fmt.Errorf("%s is a namespace, but not a network namespace: its name ends in ns/net", path)
+		return nil, fmt.Errorf("%s is a namespace, but %w: its name ends in ns/net", path, errNotNetns)
 	}
 	return ns, nil
 }
