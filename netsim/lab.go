@@ -199,6 +199,22 @@ func (l *Lab) noNode(node string) error {
 	return fmt.Errorf("node %s in lab %s: %w", node, l.Name(), ErrNotFound)
 }
 
+// Refresh reads what other processes have changed in the lab since: agents that they started, for one. It returns
+// ErrNotFound if the lab was taken down.
+func (l *Lab) Refresh() error {
+	s, err := l.paths.whole()
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		return fmt.Errorf("lab %s: %w: it was taken down", l.Name(), ErrNotFound)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state = s
+	return nil
+}
+
 // change takes the right to change the lab, and reads what others have changed meanwhile.
 func (l *Lab) change() (unlock func(), err error) {
 	unlock, err = l.paths.lock()

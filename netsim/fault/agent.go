@@ -36,7 +36,7 @@ func (a *Agent) String() string { return "agent/" + a.Node }
 
 func (a *Agent) open() (*netsim.Lab, error) {
 	if a.lab != nil {
-		return a.lab, nil
+		return a.lab, a.lab.Refresh()
 	}
 	return netsim.Attach(a.Lab, netsim.Options{Binary: a.Binary})
 }
@@ -94,6 +94,14 @@ func (a *Agent) end(ctx context.Context) error {
 		return err
 	}
 	return killProcess(ctx, p)
+}
+
+// restart ends the agent and starts it again: it puts right what it finds. A lab that is gone needs none.
+func (a *Agent) restart(ctx context.Context) error {
+	if err := a.end(ctx); err != nil && !errors.Is(err, netsim.ErrNotFound) {
+		return err
+	}
+	return a.start(ctx)
 }
 
 func killProcess(ctx context.Context, p netsim.Process) error {

@@ -50,7 +50,9 @@ func asProcess(what string, args []string) error {
 			fmt.Fprintln(os.Stdout, "opened", err)
 		}
 		return nil
-	case "dies": // FAULT-JSON-FREE: injects a stop into a process and ends without healing
+	case "dial":
+		return connect(args[0])
+	case "dies": // injects a stop into a process and ends without healing
 		return injectAndDie(args[0])
 	}
 	return fmt.Errorf("unknown process %q", what)
@@ -232,13 +234,29 @@ spec:
   - {name: server, node: b, serve: ["tcp :9000", "udp :9001"]}
 `
 
+// served is what a lab with agents serves: one service, dialled by the client, which is enrolled.
+const served = `---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 9000}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 9000, protocol: TCP}]
+endpoints: [{addresses: [10.10.2.2], conditions: {ready: true}}]
+`
+
 // lab makes a lab of two nodes, with agents or without, that goes with the test.
 func lab(t testing.TB, agents bool) Environment {
 	t.Helper()
 	needRoot(t)
 	text := strings.ReplaceAll(pair, "NAME", fmt.Sprintf("f-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9))
 	if agents {
-		text += "  agent: {enabled: true}\n"
+		text = strings.ReplaceAll(text, "{name: client,", "{name: client, enrol: true,")
+		text += "  agent: {enabled: true}\n" + served
 	}
 	topology, err := netsim.Parse(strings.NewReader(text), "test.yaml")
 	if err != nil {

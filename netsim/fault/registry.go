@@ -17,7 +17,7 @@ import (
 type Kind struct {
 	Name    string
 	Group   string // process, control-plane, bpf, topology, wire
-	Target  string // what it is done to: "agent", "pod", "node", "wire", "source"
+	Target  string // what it is done to: "agent", "pod", "node", "wire", "source", "lab"
 	Summary string
 	Params  []Param
 
@@ -119,7 +119,7 @@ type subject struct {
 
 func (s subject) agent() *Agent { return NewAgent(s.Lab, s.node.Name, s.Binary, s.Self) }
 
-// subject finds a target: "agent/NODE", "node/NODE", "pod/NAMESPACE/NAME" or "pod/NAME", "wire/NODE,NODE", "source".
+// subject finds a target: "agent/NODE", "node/NODE", "pod/NAMESPACE/NAME" or "pod/NAME", "wire/NODE,NODE", "source", "lab".
 func (e Environment) subject(kind, target string) (s subject, err error) {
 	s = subject{Environment: e, info: e.Lab.Info()}
 	is, name, _ := strings.Cut(target, "/")
@@ -128,7 +128,7 @@ func (e Environment) subject(kind, target string) (s subject, err error) {
 	}
 	missing := fmt.Errorf("target %q: %w in lab %s", target, netsim.ErrNotFound, e.Lab.Name())
 	switch kind {
-	case "source":
+	case "source", "lab":
 		return s, nil
 	case "agent", "node":
 		return s, s.findNode(name, missing)
@@ -159,6 +159,7 @@ func (e Environment) subject(kind, target string) (s subject, err error) {
 
 var targetForm = map[string]string{
 	"agent": "agent/NODE", "node": "node/NODE", "pod": "pod/NAMESPACE/NAME", "wire": "wire/NODE,NODE", "source": "source",
+	"lab": "lab",
 }
 
 func (s *subject) findNode(name string, missing error) error {
