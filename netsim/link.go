@@ -3,6 +3,7 @@
 package netsim
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -86,14 +87,14 @@ func (s stack) pair(near, far end, netns, mtu int) error {
 	return nil
 }
 
-// address gives a link an address of its own, without duplicate address detection.
+// address gives a link an address of its own, without duplicate address detection. One that it has already is no error.
 func (s stack) address(link int, address netip.Addr) error {
 	a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, address.BitLen())), LinkIndex: link}
 	if address.Is6() {
 		a.Flags = unix.IFA_F_NODAD
 	}
 	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: link}}
-	if err := s.AddrAdd(device, a); err != nil {
+	if err := s.AddrAdd(device, a); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add address %s: %w", address, err)
 	}
 	return nil

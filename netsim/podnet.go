@@ -91,15 +91,25 @@ func (p paths) newPod(r *router, n *NodeSpec, pod *podState) (s stack, err error
 	return s, nil
 }
 
+// podEnds are the ends of a pod's link: the pod's and the node's.
+func podEnds(pod *podState) (near, far end) {
+	return end{"eth0", podLink, hardwareAddress(sidePod, pod.Ordinal)},
+		end{name: podLinkName(pod.Ordinal), mac: hardwareAddress(sideNode, pod.Ordinal)}
+}
+
 func connectPod(s stack, r *router, n *NodeSpec, pod *podState) error {
 	if err := s.up("lo", loopback); err != nil {
 		return err
 	}
-	near := end{"eth0", podLink, hardwareAddress(sidePod, pod.Ordinal)}
-	far := end{name: podLinkName(pod.Ordinal), mac: hardwareAddress(sideNode, pod.Ordinal)}
+	near, far := podEnds(pod)
 	if err := s.pair(near, far, int(r.netns.Fd()), defaultMTU); err != nil {
 		return err
 	}
+	return setUpPod(s, r, n, pod, near, far)
+}
+
+// setUpPod gives both ends of a pod's link what they need. What is there already stays.
+func setUpPod(s stack, r *router, n *NodeSpec, pod *podState, near, far end) error {
 	if err := s.quiet(near.name, podLink); err != nil {
 		return err
 	}

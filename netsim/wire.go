@@ -23,6 +23,14 @@ func connect(rs routers, w *wireState) error {
 	if err != nil {
 		return err
 	}
+	return setUpWire(rs, w)
+}
+
+// setUpWire gives both ends of a wire what they need, but for routes. What is there already stays.
+func setUpWire(rs routers, w *wireState) error {
+	low, high := rs[w.Ends[0]], rs[w.Ends[1]]
+	lowMAC, highMAC := hardwareAddress(sideLow, w.Number), hardwareAddress(sideHigh, w.Number)
+	name := wireName(w.Number)
 	for _, side := range []struct {
 		*router
 		other []byte
