@@ -126,6 +126,11 @@ func (s stack) onlyAddresses(index int, pod *podState) error {
 
 // remakePods makes pods anew, with their processes.
 func (l *Lab) remakePods(ctx context.Context, rs routers, pods []*podState, enrol bool) error {
+	for _, pod := range pods { // a runtime has the old one withdrawn, also where its namespace is gone
+		if err := l.withdrawPods(ctx, pod.Spec.Node, []*podState{pod}); err != nil {
+			return err
+		}
+	}
 	if err := l.clearPods(ctx, rs, pods); err != nil {
 		return err
 	}
@@ -210,4 +215,25 @@ func mendWire(rs routers, w *wireState) error {
 		return err
 	}
 	return setUpWire(rs, w)
+}
+
+// Enrol enrols a pod again that is enrolled already, as a plugin that is called a second time does: what is missing of it
+// is made. A pod that the lab does not enrol is left alone.
+func (l *Lab) Enrol(ctx context.Context, name string) error {
+	unlock, err := l.change()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	pod := l.state.pod(name)
+	if pod == nil {
+		return fmt.Errorf("pod %s in lab %s: %w", name, l.Name(), ErrNotFound)
+	}
+	if !pod.Spec.Enrol {
+		return nil
+	}
+	if err := l.enrolAgain(ctx, []*podState{pod}); err != nil {
+		return err
+	}
+	return l.state.write(l.paths.state())
 }

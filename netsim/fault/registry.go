@@ -34,7 +34,7 @@ type Param struct {
 
 // Kinds returns all kinds of faults, sorted by group, then as they are in docs/CHAOS.md.
 func Kinds() []Kind {
-	return slices.Concat(processKinds(), sourceKinds(), bpfKinds(), wireKinds())
+	return slices.Concat(processKinds(), sourceKinds(), bpfKinds(), topologyKinds(), wireKinds())
 }
 
 // ErrUnknown is returned for a fault, target or parameter that does not exist.
