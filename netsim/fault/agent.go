@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -111,26 +110,22 @@ func killProcess(ctx context.Context, p netsim.Process) error {
 	return p.Wait(ctx)
 }
 
-// supervised starts the agent under a supervisor, in a place where none runs. It returns when the agent is ready, has
-// ended or was stopped; ready tells whether it was the first. The caller closes the supervisor, which ends the agent.
-func (a *Agent) supervised(ctx context.Context, calls []string, decide supervisor.Decide) (_ *supervised, err error) {
+// Supervise starts the agent under a supervisor, in a place where none runs. It returns when the agent is ready, has
+// ended, or was stopped or wedged. Calls are given to decide in the words of [Agent.Words]. Close the run: that ends the
+// agent. The context must last as long as the start.
+func (a *Agent) Supervise(ctx context.Context, calls []string, decide supervisor.Decide) (*Run, error) {
 	lab, err := a.open()
 	if err != nil {
 		return nil, err
 	}
-	if len(a.Self) == 0 {
-		return nil, fmt.Errorf("supervise agent of node %s: Agent.Self is empty: it leads to fault.Main", a.Node)
-	}
 	if decide != nil {
 		decide = a.translated(decide)
 	}
-	s, err := supervisor.New(supervisor.Options{
-		Self: append(slices.Clone(a.Self), superviseCommand), Calls: calls, Decide: decide,
-	})
+	s, err := newSupervisor(a.Self, calls, decide)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("supervise agent of node %s: %w", a.Node, err)
 	}
-	run := &supervised{Supervisor: s, started: make(chan struct{})}
+	run := &Run{Supervisor: s, started: make(chan struct{})}
 	go func() {
 		defer close(run.started)
 		run.err = lab.StartAgentUnder(ctx, a.Node, s.Wrap())
@@ -142,33 +137,19 @@ func (a *Agent) supervised(ctx context.Context, calls []string, decide superviso
 	return run, nil
 }
 
-// supervised is an agent under supervision.
-type supervised struct {
-	*supervisor.Supervisor
-	started chan struct{} // closed when the start has returned
-	err     error         // of the start, once that is closed
-}
-
-// close ends the agent and waits until the lab knows.
-func (s *supervised) close() error {
-	err := s.Close()
-	<-s.started
-	return err
-}
-
 // Trace starts the agent, undisturbed but watched, and returns its watched calls until it was ready, in order, in the
 // words of [Agent.Words]. The agent that ran is killed before, and another one runs after.
 func (a *Agent) Trace(ctx context.Context, calls ...string) (_ []supervisor.Call, err error) {
 	if err := a.end(ctx); err != nil {
 		return nil, err
 	}
-	s, err := a.supervised(ctx, calls, nil)
+	run, err := a.Supervise(ctx, calls, nil)
 	if err != nil {
 		return nil, err
 	}
-	trace := s.Calls()
-	startErr := s.err
-	if err := s.close(); err != nil {
+	trace := run.Calls()
+	startErr := run.Err()
+	if err := run.Close(); err != nil {
 		return nil, err
 	}
 	if startErr != nil {

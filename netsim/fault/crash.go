@@ -65,12 +65,12 @@ func (k *KillAt) Inject(ctx context.Context) error {
 		return err
 	}
 	for _, place := range k.Places {
-		s, err := k.Agent.supervised(ctx, k.Calls, place.decide(supervisor.Kill()))
+		s, err := k.Agent.Supervise(ctx, k.Calls, place.decide(supervisor.Kill()))
 		if err != nil {
 			return err
 		}
-		acted, calls, startErr := s.Acted(), len(s.Calls()), s.err
-		if err := s.close(); err != nil {
+		acted, calls, startErr := s.Acted(), len(s.Calls()), s.Err()
+		if err := s.Close(); err != nil {
 			return err
 		}
 		if acted == nil {
@@ -96,7 +96,7 @@ type StopAt struct {
 	Wedge bool     `json:"wedge,omitempty"`
 	Calls []string `json:"calls,omitempty"`
 
-	run *supervised
+	run *Run
 }
 
 func (s *StopAt) String() string {
@@ -122,14 +122,14 @@ func (s *StopAt) Inject(ctx context.Context) error {
 	if s.Wedge {
 		action = supervisor.Wedge()
 	}
-	run, err := s.Agent.supervised(context.WithoutCancel(ctx), s.Calls, s.Place.decide(action))
+	run, err := s.Agent.Supervise(context.WithoutCancel(ctx), s.Calls, s.Place.decide(action))
 	if err != nil {
 		return err
 	}
 	s.run = run
 	if run.Acted() == nil {
 		return fmt.Errorf("%v: the start has %d calls and never came there: %w", s.Place, len(run.Calls()),
-			errors.Join(run.err, ErrInert))
+			errors.Join(run.Err(), ErrInert))
 	}
 	if s.Wedge {
 		return nil
@@ -149,19 +149,13 @@ func (s *StopAt) Process() int { return s.run.PID() }
 
 // Resume lets the agent go on and returns when its start has come to an end; Heal then ends it.
 func (s *StopAt) Resume(ctx context.Context) error {
-	s.run.Resume()
-	select {
-	case <-s.run.started:
-		return s.run.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return s.run.Resume(ctx)
 }
 
 // Heal ends the agent, which could not do without its supervisor, and starts another one.
 func (s *StopAt) Heal(ctx context.Context) error {
 	if s.run != nil {
-		if err := s.run.close(); err != nil {
+		if err := s.run.Close(); err != nil {
 			return err
 		}
 	}
@@ -249,7 +243,7 @@ type Refuse struct {
 	// Most is how many are refused, 0 for all.
 	Most int `json:"most,omitempty"`
 
-	run *supervised
+	run *Run
 }
 
 func (r *Refuse) String() string {
@@ -268,7 +262,7 @@ func (r *Refuse) Inject(ctx context.Context) error {
 		return err
 	}
 	refused := 0
-	run, err := r.Agent.supervised(ctx, nil, func(c supervisor.Call, when supervisor.When) supervisor.Action {
+	run, err := r.Agent.Supervise(ctx, nil, func(c supervisor.Call, when supervisor.When) supervisor.Action {
 		if when == supervisor.After || !strings.HasPrefix(c.String(), r.Call) || r.Most > 0 && refused >= r.Most {
 			return supervisor.Go()
 		}
@@ -280,12 +274,12 @@ func (r *Refuse) Inject(ctx context.Context) error {
 }
 
 // Ready returns nil if the agent became ready all the same, else what it said.
-func (r *Refuse) Ready() error { return r.run.err }
+func (r *Refuse) Ready() error { return r.run.Err() }
 
 // Heal ends the agent and starts another one.
 func (r *Refuse) Heal(ctx context.Context) error {
 	if r.run != nil {
-		if err := r.run.close(); err != nil {
+		if err := r.run.Close(); err != nil {
 			return err
 		}
 	}

@@ -14,8 +14,8 @@ import (
 func processKinds() []Kind {
 	after := Param{"after", "0s", "wait that long first; LOW..HIGH draws a random instant"}
 	places := []Param{
-		{"number", "0", "the how manieth watched call, from 1; LOW..HIGH draws one"},
-		{"call", "-", "or the call's text, as evenkeel-chaos fault trace prints it"},
+		{"number", "1..20", "the how manieth watched call, from 1; LOW..HIGH draws one"},
+		{"call", "-", "or the call's text, as in a traced start"},
 		{"occurrence", "1", "which of those that read the same"},
 		{"when", "before", "before or after"},
 	}
@@ -43,7 +43,7 @@ func processKinds() []Kind {
 				p, err := place(v, "")
 				q, err2 := place(v, "then-")
 				return &KillAt{Agent: s.agent(), Places: []Place{p, q}}, errors.Join(err, err2)
-			}, append(places, Param{"then-number", "1", "the same for the second crash"},
+			}, append(places, Param{"then-number", "1..20", "the same for the second crash"},
 				Param{"then-call", "-", ""}, Param{"then-occurrence", "1", ""}, Param{"then-when", "before", ""})...),
 		kind("crash-loop", "start it and kill it at random instants, again and again", func() Fault { return new(CrashLoop) },
 			func(s subject, v values) (Fault, error) {

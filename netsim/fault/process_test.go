@@ -5,6 +5,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
@@ -277,4 +278,109 @@ func TestTraceAgent(t *testing.T) {
 	}
 	t.Logf("%d calls", len(first))
 	e.mustRun(t, "a")
+}
+
+// Every moment of a start that adopts can be met, and whatever agent comes next is whole.
+func TestEveryPlaceOfAStart(t *testing.T) {
+	e := lab(t, true)
+	agent := NewAgent(e.Lab, "a", e.Binary, self(t))
+	calls, err := agent.Trace(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	points := supervisor.Points(calls)
+	killed := map[supervisor.Point]bool{}
+	begin := time.Now()
+	for _, p := range points {
+		if testing.Short() && len(killed)%7 != 0 {
+			killed[p] = true
+			continue
+		}
+		var h healing
+		k := &KillAt{Agent: agent, Places: []Place{{Call: p.Call, Occurrence: p.Occurrence, When: p.When}}}
+		_, err := Options{Self: self(t)}.Inject(t.Context(), h.register, k)
+		if err := errors.Join(err, h.heal(t.Context())); err != nil {
+			t.Fatalf("%v: %v", p, err)
+		}
+		killed[p] = true
+	}
+	e.mustServe(t)
+	e.whole(t, "a")
+	t.Logf("%d places of %d calls, %v each", len(killed), len(calls), time.Since(begin)/time.Duration(len(points)))
+}
+
+// A command is supervised like an agent.
+func TestSuperviseCommand(t *testing.T) {
+	e := lab(t, true)
+	_, node, err := NewAgent(e.Lab, "b", e.Binary, nil).info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := NewAgent(e.Lab, "b", e.Binary, nil).end(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	uninstall := func(decide supervisor.Decide) (*Run, error) {
+		cmd := exec.Command(e.Binary, "uninstall", "--yes", "--pin-dir", node.PinDir)
+		run, err := Supervise(cmd, self(t), nil, decide)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return run, errors.Join(run.Err(), run.Close())
+	}
+	run, err := uninstall(supervisor.AtNumber(5, supervisor.After, supervisor.Kill()))
+	if err == nil || run.Acted() == nil || len(run.Calls()) != 5 {
+		t.Errorf("killed after call 5 of %v: %v", run.Calls(), err)
+	}
+	run, err = uninstall(nil)
+	if err != nil || len(run.Calls()) < 10 {
+		t.Errorf("the second time: %v: %v", run.Calls(), err)
+	}
+	if _, err := os.Lstat(node.PinDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("pins are left: %v", err)
+	}
+}
+
+// What a walk draws can be built, and the same again from the same seed.
+func TestDraw(t *testing.T) {
+	e := lab(t, true)
+	draw := func() (all []string) {
+		random := rand.New(rand.NewPCG(7, 7))
+		for range 200 {
+			s, err := e.Draw(random, Kinds())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := e.Build(s); err != nil {
+				t.Errorf("%v: %v", s, err)
+			}
+			all = append(all, s.String())
+		}
+		return all
+	}
+	first := draw()
+	if diff := cmp.Diff(first, draw()); diff != "" {
+		t.Error(diff)
+	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"kill agent/a", "stop agent/a", true}, {"kill agent/a", "stop agent/b", false},
+		{"link-down pod/client", "kill agent/a", true}, {"link-down pod/client", "kill agent/b", false},
+		{"loss wire/a,b", "delay wire/b,a", true}, {"loss wire/a,b", "kill agent/a", false},
+		{"reboot node/a", "loss wire/b,a", true}, {"bpffs-unmounted lab", "loss wire/a,b", true},
+		{"source-gone source", "source-storm source", true},
+	} {
+		a, err := ParseSpec(c.a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := ParseSpec(c.b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := e.Conflict(a, b); got != c.want || e.Conflict(b, a) != c.want {
+			t.Errorf("%s and %s: %v", c.a, c.b, got)
+		}
+	}
 }

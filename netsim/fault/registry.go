@@ -157,6 +157,76 @@ func (e Environment) subject(kind, target string) (s subject, err error) {
 	return s, missing
 }
 
+// Targets lists what a kind of fault can be done to in the lab, sorted.
+func (e Environment) Targets(k Kind) []string {
+	info := e.Lab.Info()
+	var targets []string
+	switch k.Target {
+	case "agent", "node":
+		for _, n := range info.Nodes {
+			targets = append(targets, k.Target+"/"+n.Name)
+		}
+	case "pod":
+		for _, p := range info.Pods {
+			if !p.HostNetwork {
+				targets = append(targets, "pod/"+p.Namespace+"/"+p.Name)
+			}
+		}
+	case "wire":
+		for _, w := range info.Wires {
+			targets = append(targets, "wire/"+w.Between[0]+","+w.Between[1], "wire/"+w.Between[1]+","+w.Between[0])
+		}
+	default:
+		targets = []string{k.Target}
+	}
+	slices.Sort(targets)
+	return targets
+}
+
+// Draw draws a fault with its target and seed; all else is as the kind has it by default.
+func (e Environment) Draw(random *rand.Rand, kinds []Kind) (Spec, error) {
+	k := kinds[random.IntN(len(kinds))]
+	targets := e.Targets(k)
+	if len(targets) == 0 {
+		return Spec{}, fmt.Errorf("fault %s: lab %s has no %s", k.Name, e.Lab.Name(), k.Target)
+	}
+	return Spec{Fault: k.Name, Target: targets[random.IntN(len(targets))], Seed: random.Uint64()>>12 | 1}, nil
+}
+
+// Conflict tells whether two faults get into each other's way when both are there at once: they are done to the same
+// node, wire or source, or one is done to the whole lab.
+func (e Environment) Conflict(a, b Spec) bool {
+	if a.Target == "lab" || b.Target == "lab" {
+		return true
+	}
+	return slices.ContainsFunc(e.touches(a), func(s string) bool { return slices.Contains(e.touches(b), s) })
+}
+
+func (e Environment) touches(s Spec) []string {
+	is, name, _ := strings.Cut(s.Target, "/")
+	switch is {
+	case "agent", "node":
+		touched := []string{"node/" + name}
+		if s.Fault == "reboot" { // which takes its wires along
+			for _, w := range e.Lab.Info().Wires {
+				if slices.Contains(w.Between[:], name) {
+					touched = append(touched, "wire/"+w.Between[0]+","+w.Between[1])
+				}
+			}
+		}
+		return touched
+	case "pod":
+		if p := e.Lab.Pod(name); p != nil {
+			return []string{"node/" + p.Node}
+		}
+	case "wire":
+		ends := strings.Split(name, ",")
+		slices.Sort(ends)
+		return []string{"wire/" + strings.Join(ends, ",")}
+	}
+	return []string{s.Target}
+}
+
 var targetForm = map[string]string{
 	"agent": "agent/NODE", "node": "node/NODE", "pod": "pod/NAMESPACE/NAME", "wire": "wire/NODE,NODE", "source": "source",
 	"lab": "lab",

@@ -76,7 +76,7 @@ func TestSeed(t *testing.T) {
 func TestBuildRefuses(t *testing.T) {
 	e := lab(t, false)
 	for _, text := range []string{"nothing agent/a", "stop pod/client", "stop agent/c", "stop a", "kill agent/a before=1s",
-		"kill agent/a after=soon", "kill agent/a after=2s..1s", "kill agent/a after=-1s", "kill-at agent/a",
+		"kill agent/a after=soon", "kill agent/a after=2s..1s", "kill agent/a after=-1s", "kill-at agent/a number=0",
 		"kill-at agent/a number=1 when=during", "crash-loop agent/a within=0s"} {
 		s, err := ParseSpec(text)
 		if err != nil {
