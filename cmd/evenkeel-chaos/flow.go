@@ -3,17 +3,17 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"os"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/netsim/flow"
+	"github.com/evenkeel/evenkeel/netsim/flow/tamper"
 )
 
 // newFlowCommand is what runs inside pods.
-func newFlowCommand(e env) *cobra.Command {
+func newFlowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:    "flow",
 		Short:  "The two ends of counted flows",
@@ -21,40 +21,54 @@ func newFlowCommand(e env) *cobra.Command {
 		Args:   cobra.ArbitraryArgs,
 		RunE:   helpOrUnknown,
 	}
-	c.AddCommand(newFlowClientCommand(e), newFlowServerCommand(e))
+	c.AddCommand(newFlowClientCommand(), newFlowServerCommand(), newFlowRelayCommand())
 	return c
 }
 
-func newFlowClientCommand(e env) *cobra.Command {
-	var path string
-	c := &cobra.Command{
-		Use:   "client --record FILE < PLAN",
-		Short: "Run the flows of a plan, the first line of standard input, until standard input ends",
+func newFlowClientCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "client < PLAN",
+		Short: "Run the flows of a plan, the first line of standard input, and record them until that ends",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if path == "" {
-				return usage(c, errors.New("--record FILE is needed"))
-			}
-			file, err := os.Create(path)
-			if err != nil {
-				return fmt.Errorf("create recording: %w", err)
-			}
-			err = flow.RunClient(c.Context(), e.stdin, e.stdout, file, flow.Prefer())
-			return errors.Join(err, file.Close())
+			scheduling := flow.Prefer()
+			in, out := flow.Streams()
+			return flow.RunClient(c.Context(), in, out, scheduling)
 		},
 	}
-	c.Flags().StringVar(&path, "record", "", "file to write the recording to")
-	return c
 }
 
-func newFlowServerCommand(e env) *cobra.Command {
+func newFlowServerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "server",
 		Short: "Answer flows of every kind until standard input ends",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			flow.Prefer()
-			return flow.RunServer(c.Context(), e.stdin, e.stdout)
+			scheduling := flow.Prefer()
+			in, out := flow.Streams()
+			return flow.RunServer(c.Context(), in, out, scheduling)
 		},
 	}
+}
+
+func newFlowRelayCommand() *cobra.Command {
+	var address string
+	var seed uint64
+	c := &cobra.Command{
+		Use:   "relay --to ADDRESS",
+		Short: "Pass flows on, and do the wrong that standard input orders to each: the control of the judge",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			to, err := netip.ParseAddr(address)
+			if err != nil {
+				return usage(c, fmt.Errorf("--to %q: %w", address, err))
+			}
+			scheduling := flow.Prefer()
+			in, out := flow.Streams()
+			return tamper.Run(c.Context(), in, out, scheduling, to, seed)
+		},
+	}
+	c.Flags().StringVar(&address, "to", "", "address of the servers; each protocol has the same port there")
+	c.Flags().Uint64Var(&seed, "seed", 1, "decides when, and to which bit, a wrong is done")
+	return c
 }

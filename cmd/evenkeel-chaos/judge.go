@@ -63,7 +63,8 @@ func printReport(w io.Writer, r *record.Report, form string, all bool) error {
 	}
 	fmt.Fprintf(w, "%s: %d flows intact, %d stalled, %d broken; %d probes, %d attempts wrong\n", r.Verdict, r.Flows.Intact,
 		r.Flows.Stalled, r.Flows.Broken, r.Probes, r.WrongVerdicts)
-	fmt.Fprintf(w, "worst gap %.1f ms, budget %.1f ms (without a fault %.1f ms)\n", r.WorstGap, r.Budget, r.Baseline)
+	fmt.Fprintf(w, "worst gap %.1f ms, budget %.1f ms (without a fault %.1f ms); not seen: up to %.1f ms\n", r.WorstGap,
+		r.Budget, r.Baseline, r.Blind)
 	for _, reason := range r.VoidReasons {
 		fmt.Fprintf(w, "void: %s\n", reason)
 	}

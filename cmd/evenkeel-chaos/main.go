@@ -83,7 +83,7 @@ func newRootCommand(e env) *cobra.Command {
 		RunE: helpOrUnknown,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
-	root.AddCommand(newJudgeCommand(e), newFlowCommand(e))
+	root.AddCommand(newJudgeCommand(e), newFlowCommand())
 	return root
 }
 

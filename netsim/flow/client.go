@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,9 +17,12 @@ import (
 	"github.com/evenkeel/evenkeel/netsim/flow/record"
 )
 
-// What a client reads and writes beside its plan, one per line.
+// Ready is the first line that a client, a server or a relay says: all flows are established and the schedules begin,
+// or it listens.
+const Ready = "ready"
+
+// What a client reads after its plan, and what it says.
 const (
-	sayReady     = "ready"   // all flows are established, the schedules begin
 	commandFlush = "flush"   // write what is known so far to the recording
 	sayFlushed   = "flushed" // it is done
 )
@@ -46,11 +48,13 @@ type client struct {
 	drain  time.Duration
 }
 
-// RunClient runs the flows of a plan, the first line of in, and records them. It says "ready" on out once all are
-// established, then does what in commands: "flush" hands on what was recorded and says "flushed". At the end of in, or
-// of the context, it stops the schedules, waits for what is under way, and returns. What happens to a flow is no error:
-// it is in the recording. scheduling is what Prefer has returned, for the recording.
-func RunClient(ctx context.Context, in io.Reader, out, recording io.Writer, scheduling string) error {
+// RunClient runs the flows of a plan, the first line of in, and records them on out. Once all are established it says
+// "ready", then does what in commands: "flush" hands on what was recorded and says "flushed". What it says are the lines
+// that are no objects. At the end of in, or of the context, it stops the schedules, waits for what is under way, and
+// returns. What happens to a flow is no error: it is in the recording. scheduling is what Prefer has returned.
+//
+// out must not block the process, as a file can: a pipe that Go polls does not.
+func RunClient(ctx context.Context, in io.Reader, out io.Writer, scheduling string) error {
 	lines := bufio.NewReader(in)
 	text, err := lines.ReadBytes('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -60,16 +64,16 @@ func RunClient(ctx context.Context, in io.Reader, out, recording io.Writer, sche
 	if err != nil {
 		return err
 	}
-	c := newClient(plan, recording, scheduling)
+	c := newClient(plan, out, scheduling)
 	err = c.open(ctx)
 	if err == nil {
-		err = c.watch(ctx, lines, out)
+		err = c.watch(ctx, lines)
 	}
 	return errors.Join(err, c.rec.Finish())
 }
 
-func newClient(plan *Plan, recording io.Writer, scheduling string) *client {
-	c := &client{rec: record.NewWriter(recording, "client", scheduling), drain: time.Duration(plan.Drain)}
+func newClient(plan *Plan, out io.Writer, scheduling string) *client {
+	c := &client{rec: record.NewWriter(out, "client", scheduling), drain: time.Duration(plan.Drain)}
 	// Numbers that no other client on the machine has, and that JSON readers do not round.
 	id := rand.Uint64N(1<<33) << 20
 	for _, spec := range plan.Flows {
@@ -109,7 +113,7 @@ func (c *client) open(ctx context.Context) error {
 }
 
 // watch runs all schedules until in ends.
-func (c *client) watch(ctx context.Context, in *bufio.Reader, out io.Writer) error {
+func (c *client) watch(ctx context.Context, in *bufio.Reader) error {
 	c.stagger()
 	for _, w := range c.flows {
 		w.declare()
@@ -129,7 +133,8 @@ func (c *client) watch(ctx context.Context, in *bufio.Reader, out io.Writer) err
 	}
 	counted := make(chan struct{})
 	counting.Go(func() { c.count(counted) })
-	err := c.obey(ctx, in, out)
+	counting.Go(func() { c.rec.Pulse("client", counted) })
+	err := c.obey(ctx, in)
 	stop.now()
 	for _, w := range c.flows {
 		// A sender that waits for its connection does not wait for ever. One that has failed already needs no limit.
@@ -191,25 +196,11 @@ func (c *client) turn(part, parts int) {
 }
 
 // obey says that all is ready and does what is commanded, until in or the context ends.
-func (c *client) obey(ctx context.Context, in *bufio.Reader, out io.Writer) error {
-	if err := c.say(out, sayReady); err != nil {
+func (c *client) obey(ctx context.Context, in *bufio.Reader) error {
+	if err := c.rec.Say(Ready); err != nil {
 		return err
 	}
-	commands := make(chan string)
-	go func() { // ends with in; the process ends with it
-		defer close(commands)
-		for {
-			line, err := in.ReadString('\n')
-			if err != nil {
-				return
-			}
-			select {
-			case commands <- strings.TrimSpace(line):
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	commands := Commands(ctx, in)
 	for {
 		select {
 		case <-ctx.Done():
@@ -222,19 +213,9 @@ func (c *client) obey(ctx context.Context, in *bufio.Reader, out io.Writer) erro
 				return fmt.Errorf("unknown command %q", command)
 			}
 			c.turn(0, 1)
-			if err := c.rec.Flush(); err != nil {
-				return err
-			}
-			if err := c.say(out, sayFlushed); err != nil {
+			if err := c.rec.Say(sayFlushed); err != nil {
 				return err
 			}
 		}
 	}
-}
-
-func (c *client) say(out io.Writer, what string) error {
-	if _, err := fmt.Fprintln(out, what); err != nil {
-		return fmt.Errorf("say %s: %w", what, err)
-	}
-	return nil
 }

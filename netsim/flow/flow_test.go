@@ -3,6 +3,7 @@
 package flow
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -54,30 +55,34 @@ type session struct {
 	recording bytes.Buffer
 }
 
+// closing is a buffer that a process would have as a file.
+type closing struct{ *bytes.Buffer }
+
+func (closing) Close() error { return nil }
+
 // watch starts a client and returns when its flows are established.
 func watch(t *testing.T, plan Plan) *session {
 	t.Helper()
-	s := &session{T: t, said: make(chan string), ended: make(chan error, 1)}
+	s := &session{T: t, said: make(chan string, 1), ended: make(chan error, 1)}
 	text, err := json.Marshal(plan)
 	if err != nil {
 		t.Fatal(err)
 	}
 	in, commands := io.Pipe()
+	out, lines := io.Pipe()
 	s.commands = commands
 	go func() {
-		s.ended <- RunClient(context.Background(), in, s, &s.recording, "")
-		close(s.said)
+		err := RunClient(context.Background(), in, lines, "")
+		lines.Close()
+		s.ended <- err
 	}()
+	p := &Process{said: s.said}
+	go p.listen(bufio.NewReader(out), closing{&s.recording})
 	fmt.Fprintf(commands, "%s\n", text)
-	if got := <-s.said; got != sayReady {
-		t.Fatalf("it said %q: %v", got, <-s.ended)
+	if got, more := <-s.said; got != Ready {
+		t.Fatalf("it said %q, %v: %v", got, more, <-s.ended)
 	}
 	return s
-}
-
-func (s *session) Write(b []byte) (int, error) {
-	s.said <- strings.TrimSpace(string(b))
-	return len(b), nil
 }
 
 // stop ends the client and returns the lines of its recording.
@@ -86,6 +91,9 @@ func (s *session) stop() []any {
 	s.commands.Close()
 	if err := <-s.ended; err != nil {
 		s.Fatal(err)
+	}
+	if got, more := <-s.said; more {
+		s.Fatalf("it says %q", got)
 	}
 	var lines []any
 	each := func(line any) error { lines = append(lines, line); return nil }

@@ -70,8 +70,8 @@ func findKind(name string) *Kind {
 }
 
 // Address returns where flows of the kind find a server that listens on its default ports.
-func (k Kind) Address(server netip.Addr) string {
-	return netip.AddrPortFrom(server, uint16(k.Protocol.Port)).String()
+func (k Kind) Address(server netip.Addr) netip.AddrPort {
+	return netip.AddrPortFrom(server, uint16(k.Protocol.Port))
 }
 
 // Attempts tells whether each frame has a connection of its own.

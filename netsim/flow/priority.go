@@ -3,6 +3,7 @@
 package flow
 
 import (
+	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -47,4 +48,26 @@ func everyThread(do func(thread int) error) bool {
 		}
 	}
 	return true
+}
+
+// Streams returns standard input and output for a process with one processor. Pipes are polled by Go: a goroutine that
+// waits in read(2) or write(2) itself keeps the processor until Go's monitor notices, up to 20 ms later, and every flow
+// waits with it. The output's pipe is made large, for a reader that is slow.
+func Streams() (in io.Reader, out io.Writer) {
+	const size = 1 << 20
+	// It fails on what is no pipe.
+	_, _ = unix.FcntlInt(os.Stdout.Fd(), unix.F_SETPIPE_SZ, size)
+	return polled(os.Stdin), polled(os.Stdout)
+}
+
+func polled(file *os.File) *os.File {
+	info, err := file.Stat()
+	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return file
+	}
+	fd := file.Fd()
+	if err := unix.SetNonblock(int(fd), true); err != nil {
+		return file
+	}
+	return os.NewFile(fd, file.Name()) // polls what does not block
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,22 +26,28 @@ type server struct {
 }
 
 // RunServer listens for every protocol on its port, says "ready" on out, and answers until the context or in ends. It
-// remembers nothing beyond a connection: what is missing or comes twice the client sees in the answers.
-func RunServer(ctx context.Context, in io.Reader, out io.Writer) error {
+// remembers nothing beyond a connection: what is missing or comes twice the client sees in the answers. Its recording,
+// on out like a client's, says when it did not run, and what it cost.
+func RunServer(ctx context.Context, in io.Reader, out io.Writer, scheduling string) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	s, err := listen(ctx, func(p *wire.Protocol) string { return fmt.Sprintf(":%d", p.Port) })
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(out, sayReady); err != nil {
-		return errors.Join(fmt.Errorf("say %s: %w", sayReady, err), s.close())
+	rec := record.NewWriter(out, "server", scheduling)
+	if err := rec.Say(Ready); err != nil {
+		return errors.Join(err, s.close())
 	}
 	go func() { // ends with in; the process ends with it
 		_, _ = io.Copy(io.Discard, in)
 		stop()
 	}()
-	return s.run(ctx)
+	var pulse sync.WaitGroup
+	pulse.Go(func() { rec.Pulse("server", ctx.Done()) })
+	err = s.run(ctx)
+	pulse.Wait()
+	return errors.Join(err, rec.Finish())
 }
 
 // listen opens all listeners, or none.

@@ -49,6 +49,9 @@ type Report struct {
 	Baseline float64 `json:"baseline_ms"`
 	// WorstGap is the worst lateness outside of these phases.
 	WorstGap float64 `json:"worst_gap_ms"`
+	// Blind is the longest stretch outside of these phases in which client or server did not run: a gap of that length
+	// may have gone unseen. Beyond Limit the run is void.
+	Blind float64 `json:"blind_ms"`
 	// Flows counts flows, not probes.
 	Flows Counts `json:"flows"`
 	// WrongVerdicts counts attempts of probes that ended as they must not.
@@ -74,7 +77,8 @@ type FlowVerdict struct {
 	// Why is empty for an intact one.
 	Why    string `json:"why,omitempty"`
 	Reason Reason `json:"reason,omitempty"`
-	// Gap is the worst lateness outside of the phases without a fault, Phase the phase in which that frame was due.
+	// Gap is the worst lateness outside of the phases without a fault, without what was due to the instrument's own
+	// processes; Phase is the phase in which that frame was due.
 	Gap      float64 `json:"gap_ms"`
 	Phase    string  `json:"phase,omitempty"`
 	Sent     uint64  `json:"sent"`
@@ -96,12 +100,12 @@ type flowLines struct {
 
 // run is what all recordings say.
 type run struct {
-	boot   string
-	phases []Phase
-	order  []uint64
-	flows  map[uint64]*flowLines
-	// quiet are windows, to tell whether a phase without a fault had frames at all.
+	boot    string
+	phases  []Phase
+	order   []uint64
+	flows   map[uint64]*flowLines
 	windows []Window
+	stalls  []Stall
 }
 
 // JudgeFiles judges the recordings of one run, in any order.
@@ -144,6 +148,8 @@ func (r *run) add(line any) error {
 	case *Window:
 		r.windows = append(r.windows, *line)
 		return r.of(line.Flow, func(f *flowLines) { f.frames += line.Received })
+	case *Stall:
+		r.stalls = append(r.stalls, *line)
 	case *Late:
 		return r.of(line.Flow, func(f *flowLines) { f.late = append(f.late, *line) })
 	case *Blind:
@@ -170,6 +176,7 @@ func (r *run) judge() (*Report, error) {
 		return nil, errors.New("the recording has no flow: nothing can be judged")
 	}
 	slices.SortStableFunc(r.phases, func(a, b Phase) int { return cmp.Compare(a.Time, b.Time) })
+	slices.SortFunc(r.stalls, func(a, b Stall) int { return cmp.Compare(a.From, b.From) })
 	report := &Report{Version: Version}
 	baseline := r.baseline()
 	budget := max(budgetFactor*baseline, int64(budgetFloor))
@@ -194,9 +201,14 @@ func (r *run) judge() (*Report, error) {
 		worst = max(worst, gap)
 		report.add(verdict)
 	}
-	if blind > budget {
+	stall := r.longestStall()
+	if stall.To-stall.From > limit {
+		report.void("the machine kept the %s from running for %.1f ms: what happened meanwhile was not seen", stall.Role,
+			milliseconds(stall.To-stall.From))
+	} else if blind > limit {
 		report.void("client or server were %.1f ms late to send: what happened meanwhile was not seen", milliseconds(blind))
 	}
+	report.Blind = milliseconds(max(blind, stall.To-stall.From))
 	report.WorstGap = milliseconds(worst)
 	switch {
 	case report.Flows.Broken > 0 || report.WrongVerdicts > 0:
@@ -241,8 +253,11 @@ func (r *run) verdict(f *flowLines, budget int64) (FlowVerdict, int64) {
 	v := FlowVerdict{Name: f.Name, Kind: f.Kind, To: f.To, Must: f.Must, Verdict: Intact, Received: f.frames}
 	var gap int64
 	for _, late := range f.late {
-		if r.judged(late.Due, late.Received) && late.Lateness > gap {
-			gap, v.Phase = late.Lateness, r.phaseAt(late.Due).Name
+		if !r.judged(late.Due, late.Received) {
+			continue
+		}
+		if lateness := late.Lateness - r.stalled(late.Due, late.Received); lateness > gap {
+			gap, v.Phase = lateness, r.phaseAt(late.Due).Name
 		}
 	}
 	v.Gap = milliseconds(gap)
@@ -277,6 +292,32 @@ func (r *run) verdict(f *flowLines, budget int64) (FlowVerdict, int64) {
 		v.Unproved = f.done.Unproved
 	}
 	return v, gap
+}
+
+// stalled returns how much of a stretch some process of the instrument did not run.
+func (r *run) stalled(from, to int64) int64 {
+	var sum int64
+	for _, s := range r.stalls { // sorted; where two overlap the later counts from the end of the earlier
+		if s.From = max(s.From, from); s.From >= to {
+			break
+		}
+		if s.To = min(s.To, to); s.To > s.From {
+			sum += s.To - s.From
+			from = s.To
+		}
+	}
+	return sum
+}
+
+// longestStall returns the longest in what is judged.
+func (r *run) longestStall() Stall {
+	var longest Stall
+	for _, s := range r.stalls {
+		if s.To-s.From > longest.To-longest.From && r.judged(s.From, s.To) {
+			longest = s
+		}
+	}
+	return longest
 }
 
 // scheduled returns how many frames were due, but for one at either end.

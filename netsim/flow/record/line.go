@@ -21,7 +21,7 @@ type Start struct {
 	Time    int64     `json:"time"`
 	Wall    time.Time `json:"wall"`
 	Boot    string    `json:"boot"`
-	// Role is client, server or suite.
+	// Role is client, server, relay or suite.
 	Role string `json:"role"`
 	PID  int    `json:"pid"`
 	// Scheduling is how the process is preferred by the scheduler: fifo, nice or normal.
@@ -101,6 +101,14 @@ type Blind struct {
 	By       int64  `json:"by"`
 	// Role is the end: client or server.
 	Role string `json:"role"`
+}
+
+// Stall is a stretch in which a process of the instrument did not run although it wanted to: it tells by a pulse. What
+// was late meanwhile was not late on the way.
+type Stall struct {
+	Role string `json:"role"`
+	From int64  `json:"from"`
+	To   int64  `json:"to"`
 }
 
 // Reason is why a flow is broken or a probe went wrong.

@@ -67,6 +67,16 @@ func (w *Window) appendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
+// Say writes a line that is no part of the recording, after what was written before, and flushes.
+func (w *Writer) Say(what string) error {
+	w.mu.Lock()
+	if w.err == nil {
+		_, w.err = w.out.WriteString(what + "\n")
+	}
+	w.mu.Unlock()
+	return w.Flush()
+}
+
 // Flush hands on what was written, and returns the first error that there was.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
@@ -105,6 +115,8 @@ func typeName(line any) string {
 		return "late"
 	case *Blind:
 		return "blind"
+	case *Stall:
+		return "stall"
 	case *Break:
 		return "break"
 	case *Done:
@@ -117,7 +129,7 @@ func typeName(line any) string {
 
 // newLine is typeName the other way round.
 func newLine(name string) any {
-	for _, line := range []any{&Start{}, &Phase{}, &Flow{}, &Window{}, &Late{}, &Blind{}, &Break{}, &Done{}, &End{}} {
+	for _, line := range []any{&Start{}, &Phase{}, &Flow{}, &Window{}, &Late{}, &Blind{}, &Stall{}, &Break{}, &Done{}, &End{}} {
 		if typeName(line) == name {
 			return line
 		}

@@ -362,3 +362,6 @@ func (d *datagram) Receive() ([]byte, error) {
 	n, err := d.socket.Read(d.buffer)
 	return d.buffer[:n], err
 }
+
+// Frames returns what reads one frame after the other from a stream, undecoded; see Conn.Receive.
+func Frames(r io.Reader) func() ([]byte, error) { return newStream(r, nil).Receive }

@@ -18,7 +18,10 @@ const (
 // MaxDatagram is the largest frame that UDP carries over a wire with an MTU of 1500 without fragments (IPv6).
 const MaxDatagram = 1500 - 40 - 8
 
-const magic = 0x45564b46 // "EVKF"
+// Magic is what a frame begins with.
+var Magic = []byte("EVKF")
+
+const magic = 0x45564b46 // the same
 
 // Type says what a frame is for.
 type Type uint8
