@@ -16,7 +16,7 @@ help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: need-go ## bin/evenkeel
+build: need-go ## bin/evenkeel, bin/evenkeel-chaos
 	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
 
 .PHONY: demo
@@ -28,7 +28,7 @@ test: unit e2e ## every test: beside the code, then the built binaries end to en
 
 .PHONY: unit
 unit: need-go
-	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) $$(go list ./... | grep -v /e2e$$) && \
+	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) $$(go list ./... | grep -Ev '/(e2e|chaos)$$') && \
 		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
 		echo "unit: $$((SECONDS - s)) s"
 
@@ -39,6 +39,12 @@ e2e: build need-kernel ## the built binaries on simulated nodes, behaviour by be
 		go test -c -o bin/e2e.test ./e2e
 	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --procs=$(PROCS) --randomize-all --fail-on-pending \
 		--fail-on-empty --poll-progress-after=60s --timeout=20m $(ARGS) bin/e2e.test && echo "e2e: $$((SECONDS - s)) s"
+
+.PHONY: chaos
+chaos: build ## what breaks traffic, and whether the instrument notices
+	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go test -c -o bin/chaos.test ./chaos
+	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --randomize-all --fail-on-pending --fail-on-empty \
+		--poll-progress-after=60s --timeout=20m $(ARGS) bin/chaos.test && echo "chaos: $$((SECONDS - s)) s"
 
 .PHONY: bench
 bench: need-go ## benchmarks of the packages

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/evenkeel/evenkeel/netsim/flow"
+	"github.com/evenkeel/evenkeel/netsim/flow/record"
+	"github.com/evenkeel/evenkeel/netsim/flow/tamper"
+)
+
+// run is one run of flows: their processes, what they record, and the phases.
+type run struct {
+	dir     string
+	clients []*flow.Client
+	phases  []record.Phase
+	// files are the recordings.
+	files []string
+}
+
+// newRun begins a run; it is judged by judge. What a failed spec recorded stays, and its report says where.
+func newRun() *run {
+	GinkgoHelper()
+	dir, err := os.MkdirTemp("", "evenkeel-chaos-")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() {
+		if CurrentSpecReport().Failed() {
+			AddReportEntry("recordings", "evenkeel-chaos judge "+filepath.Join(dir, "*.ndjson"))
+			return
+		}
+		Expect(os.RemoveAll(dir)).To(Succeed())
+	})
+	return &run{dir: dir, files: []string{filepath.Join(dir, "phases.ndjson")}}
+}
+
+// file returns where a process of the run records.
+func (r *run) file(what string) string {
+	path := filepath.Join(r.dir, fmt.Sprintf("%d-%s.ndjson", len(r.files), what))
+	r.files = append(r.files, path)
+	return path
+}
+
+// serve starts a server in a place. It ends with the spec at the latest.
+func (r *run) serve(ctx SpecContext, where flow.Place) *flow.Server {
+	GinkgoHelper()
+	s, err := flow.StartServer(ctx, where, binary("evenkeel-chaos"), r.file("server"))
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(s.Stop)
+	return s
+}
+
+// relay starts a relay in a place. It ends with the spec at the latest.
+func (r *run) relay(ctx SpecContext, where flow.Place, to netip.Addr) *tamper.Relay {
+	GinkgoHelper()
+	t, err := tamper.Start(ctx, where, binary("evenkeel-chaos"), r.file("relay"), to, uint64(GinkgoRandomSeed()))
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(t.Stop)
+	return t
+}
+
+// watch starts the flows of a plan in a place, and returns when all are established.
+func (r *run) watch(ctx SpecContext, where flow.Place, plan *flow.Plan) {
+	GinkgoHelper()
+	client, err := flow.StartClient(ctx, where, binary("evenkeel-chaos"), plan, r.file("client"))
+	Expect(err).NotTo(HaveOccurred())
+	r.clients = append(r.clients, client)
+}
+
+// mark begins a phase at t.
+func (r *run) mark(t int64, p record.Phase) {
+	GinkgoHelper()
+	p.Time = t
+	r.phases = append(r.phases, p)
+	file, err := os.Create(r.files[0])
+	Expect(err).NotTo(HaveOccurred())
+	defer file.Close()
+	w := record.NewWriter(file, "suite", "")
+	for i := range r.phases {
+		w.Write(&r.phases[i])
+	}
+	Expect(w.Finish()).To(Succeed())
+}
+
+// quiet watches without a fault until that gives a budget within its limit, and begins the phase what. A machine that is
+// busy with something else is waited for: a run on it would be void.
+func (r *run) quiet(ctx SpecContext, what string) (budget time.Duration) {
+	GinkgoHelper()
+	var report *record.Report
+	for try := 0; ; try++ {
+		if try == 20 {
+			Fail(fmt.Sprintf("the machine is too busy: %s", report.VoidReasons))
+		}
+		from := record.Now()
+		during(ctx, time.Second)
+		to := record.Now()
+		for _, c := range r.clients {
+			Expect(c.Flush()).To(Succeed())
+		}
+		r.phases = nil
+		r.mark(from, record.Phase{Name: "without a fault", FaultFree: true})
+		r.mark(to, record.Phase{Name: what})
+		var err error
+		report, err = record.JudgeFiles(r.files...)
+		Expect(err).NotTo(HaveOccurred())
+		if !report.Void {
+			return time.Duration(report.Budget * float64(time.Millisecond))
+		}
+	}
+}
+
+// during lets the flows run for a while.
+func during(ctx SpecContext, d time.Duration) {
+	GinkgoHelper()
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+		Fail("the spec ran out of time")
+	}
+}
+
+// judge ends the flows and says what became of them.
+func (r *run) judge() *record.Report {
+	GinkgoHelper()
+	for _, c := range r.clients {
+		Expect(c.Stop()).To(Succeed())
+	}
+	report, err := record.JudgeFiles(r.files...)
+	Expect(err).NotTo(HaveOccurred())
+	return report
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"os"
+	"runtime"
+	"testing"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// A goroutine that enters a namespace on the main thread would take the whole process along.
+func init() { runtime.LockOSThread() }
+
+func TestChaos(t *testing.T) {
+	if dir := os.Getenv("EVENKEEL_BIN"); dir != "" {
+		Binaries = dir
+	}
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "chaos")
+}
