@@ -129,8 +129,8 @@ func enter(t testing.TB, p pod) (path string, leave func()) {
 	process := exec.Command("sleep", "60")
 	inPod(t, p.path, process.Start)
 	leave = sync.OnceFunc(func() {
-		process.Process.Kill()
-		process.Wait() // it was killed
+		_ = process.Process.Kill() // or it has ended
+		_ = process.Wait() // it was killed
 	})
 	t.Cleanup(leave)
 	return fmt.Sprintf("/proc/%d/ns/net", process.Process.Pid), leave
