@@ -11,28 +11,23 @@ PROCS ?= 2
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help
+.PHONY: help build demo test unit e2e chaos bench generate lint fmt clean need-go need-clang need-kernel
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: build
 build: need-go ## bin/evenkeel, bin/evenkeel-chaos
 	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
 
-.PHONY: demo
 demo: build ## watch two nodes serve while their agents are killed; under two minutes
 	$(SUDO) bin/evenkeel demo $(ARGS)
 
-.PHONY: test
-test: unit e2e ## every test: beside the code, then the built binaries end to end
+test: unit e2e chaos ## every test: beside the code, then the built binaries end to end
 
-.PHONY: unit
 unit: need-go
 	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) $$(go list ./... | grep -Ev '/(e2e|chaos)$$') && \
 		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
 		echo "unit: $$((SECONDS - s)) s"
 
-.PHONY: e2e
 e2e: build need-kernel ## the built binaries on simulated nodes, behaviour by behaviour
 	@for c in $(CONTROLS); do go build -trimpath -tags control_$$c -o bin/control/$$c/ ./cmd/evenkeel || exit 1; done
 	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go build -trimpath -o bin/e2e-client ./e2e/client && \
@@ -40,21 +35,17 @@ e2e: build need-kernel ## the built binaries on simulated nodes, behaviour by be
 	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --procs=$(PROCS) --randomize-all --fail-on-pending \
 		--fail-on-empty --poll-progress-after=60s --timeout=20m $(ARGS) bin/e2e.test && echo "e2e: $$((SECONDS - s)) s"
 
-.PHONY: chaos
 chaos: build ## what breaks traffic, and whether the instrument notices
 	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go test -c -o bin/chaos.test ./chaos
 	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --randomize-all --fail-on-pending --fail-on-empty \
 		--poll-progress-after=60s --timeout=20m $(ARGS) bin/chaos.test && echo "chaos: $$((SECONDS - s)) s"
 
-.PHONY: bench
 bench: need-go ## benchmarks of the packages
 	go test $(EXEC) -run '^$$' -bench . -benchmem ./...
 
-.PHONY: generate
 generate: need-go need-clang ## compile the eBPF objects and their Go types (clang-19)
 	BPF2GO_CFLAGS="-I/usr/include/$$(gcc -print-multiarch)" go generate ./...
 
-.PHONY: lint
 lint: need-go need-clang .tools/golangci-lint-$(GOLANGCI) ## go vet, golangci-lint, clang-format
 	go vet ./...
 	.tools/golangci-lint-$(GOLANGCI) run --allow-parallel-runners ./...
@@ -64,16 +55,13 @@ lint: need-go need-clang .tools/golangci-lint-$(GOLANGCI) ## go vet, golangci-li
 	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
 	mv .tools/golangci-lint $@
 
-.PHONY: fmt
 fmt: need-clang ## gofmt and clang-format
 	gofmt -w $$(git ls-files '*.go' | grep -v _bpfel.go)
 	clang-format-19 -i bpf/*.[ch] upgrade/*.[ch] netsim/fault/wire/*.c
 
-.PHONY: clean
 clean: ## remove what was built
 	rm -rf bin .tools
 
-.PHONY: need-go need-clang need-kernel
 need-go:
 	@command -v go >/dev/null || { echo "Go 1.26 or newer is needed: https://go.dev/dl" >&2; exit 1; }
 need-clang:
