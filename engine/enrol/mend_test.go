@@ -130,7 +130,7 @@ func enter(t testing.TB, p pod) (path string, leave func()) {
 	inPod(t, p.path, process.Start)
 	leave = sync.OnceFunc(func() {
 		_ = process.Process.Kill() // or it has ended
-		_ = process.Wait() // it was killed
+		_ = process.Wait()         // it was killed
 	})
 	t.Cleanup(leave)
 	return fmt.Sprintf("/proc/%d/ns/net", process.Process.Pid), leave
