@@ -43,34 +43,74 @@ type Attached struct {
 	Defunct   bool   // attached to nothing: the namespace or the interface is gone, or somebody detached it
 }
 
-// Attach attaches a hook to a pod. A healthy link that is there stays; one to another target, or to one that is gone,
-// is replaced without a moment in between. It refuses to replace a link that is not this data plane's.
-func (p *Pods) Attach(ctx context.Context, t Target) error {
-	if err := checkName("pod", t.Pod); err != nil {
-		return fmt.Errorf("attach: %w", err)
+// Pod is one pod in the hands of whoever has its lock.
+type Pod struct {
+	*Pods
+	name string
+	lock *os.File // the pod's directory
+}
+
+// Lock waits, as long as ctx lives, until nobody else works on a pod, and keeps everybody else away until [Pod.Close],
+// so that several changes to a pod, and what the caller writes between them, are one to others. The kernel gives the
+// lock back when the process dies.
+func (p *Pods) Lock(ctx context.Context, pod string) (*Pod, error) {
+	if err := checkName("pod", pod); err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
 	}
-	entry := p.entries[t.Hook]
-	if entry == nil {
-		return fmt.Errorf("attach %s to pod %s: there is no such hook", t.Hook, t.Pod)
+	lock, err := p.lock(ctx, join(pathPods, pod))
+	if err != nil {
+		return nil, fmt.Errorf("lock pod %s: %w", pod, err)
 	}
-	if err := p.attach(ctx, t, entry); err != nil {
-		return fmt.Errorf("attach %s to pod %s: %w", t.Hook, t.Pod, err)
+	return &Pod{p, pod, lock}, nil
+}
+
+// Close gives the lock back, and takes the pod's directory away if no link is left in it. It may be called twice.
+func (d *Pod) Close() error {
+	if d.lock == nil {
+		return nil
+	}
+	defer func() { d.lock.Close(); d.lock = nil }()
+	dir := join(pathPods, d.name)
+	left, err := d.tree.list(dir)
+	if err != nil || len(left) > 0 {
+		return err
+	}
+	err = d.journal.do(StepRemoveDirectory, dir, func() error { return unix.Rmdir(d.tree.at(dir)) })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unlock pod %s: %w", d.name, err)
 	}
 	return nil
 }
 
-func (p *Pods) attach(ctx context.Context, t Target, entry *ebpf.Program) error {
+// Attach is [Pod.Attach] under a lock of its own.
+func (p *Pods) Attach(ctx context.Context, t Target) (err error) {
+	d, err := p.Lock(ctx, t.Pod)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return d.Attach(ctx, t)
+}
+
+// Attach attaches a hook to the pod, whatever [Target.Pod] is. A healthy link that is there stays; one to another
+// target, or to none any more, is replaced without a moment in between. It refuses to replace a link that is not this
+// data plane's.
+func (d *Pod) Attach(ctx context.Context, t Target) error {
+	entry := d.entries[t.Hook]
+	if entry == nil {
+		return fmt.Errorf("attach %s to pod %s: there is no such hook", t.Hook, d.name)
+	}
+	if err := d.attach(ctx, join(pathPods, d.name, t.Hook), t, entry); err != nil {
+		return fmt.Errorf("attach %s to pod %s: %w", t.Hook, d.name, err)
+	}
+	return nil
+}
+
+func (p *Pods) attach(ctx context.Context, path string, t Target, entry *ebpf.Program) error {
 	at, target, err := t.where(entry)
 	if err != nil {
 		return err
 	}
-	dir := join(pathPods, t.Pod)
-	lock, err := p.lock(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	path := join(dir, t.Hook)
 	if err := p.drop(path + suffixNew); err != nil { // left by a process that was killed
 		return err
 	}
@@ -128,28 +168,31 @@ func (t Target) link(at Where, entry *ebpf.Program) link.RawLinkOptions {
 	return o
 }
 
-// Detach detaches hooks from a pod, all of them if none is named. What is not attached is no error.
+// Detach is [Pod.Detach] under a lock of its own, if the pod has links.
 func (p *Pods) Detach(ctx context.Context, pod string, hooks ...string) error {
 	if err := checkName("pod", pod); err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
-	if err := p.detach(ctx, join(pathPods, pod), hooks); err != nil {
-		return fmt.Errorf("detach pod %s: %w", pod, err)
-	}
-	return nil
+	return p.detach(ctx, pod, hooks)
 }
 
-func (p *Pods) detach(ctx context.Context, dir string, hooks []string) error {
-	lock, err := openLocked(ctx, p.tree.at(dir), unix.LOCK_EX)
+func (p *Pods) detach(ctx context.Context, pod string, hooks []string) error {
+	lock, err := openLocked(ctx, p.tree.at(join(pathPods, pod)), unix.LOCK_EX)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("detach pod %s: %w", pod, err)
 	}
-	defer lock.Close()
+	d := &Pod{p, pod, lock}
+	return errors.Join(d.Detach(hooks...), d.Close())
+}
+
+// Detach detaches hooks from the pod, all of them if none is named. What is not attached is no error.
+func (d *Pod) Detach(hooks ...string) error {
+	dir := join(pathPods, d.name)
 	if len(hooks) == 0 {
-		entries, err := p.tree.list(dir)
+		entries, err := d.tree.list(dir)
 		if err != nil {
 			return err
 		}
@@ -158,15 +201,11 @@ func (p *Pods) detach(ctx context.Context, dir string, hooks []string) error {
 		}
 	}
 	for _, h := range hooks {
-		if err := p.drop(join(dir, h)); err != nil {
-			return err
+		if err := d.drop(join(dir, h)); err != nil {
+			return fmt.Errorf("detach pod %s: %w", d.name, err)
 		}
 	}
-	left, err := p.tree.list(dir)
-	if err != nil || len(left) > 0 {
-		return err
-	}
-	return p.journal.do(StepRemoveDirectory, dir, func() error { return unix.Rmdir(p.tree.at(dir)) })
+	return nil
 }
 
 // sweep drops links that were made to replace another by a process that did not come to it. It takes each pod's lock,
@@ -177,8 +216,8 @@ func (p *Pods) sweep(ctx context.Context, pods map[string][]string) error {
 		if len(hooks) == 0 {
 			continue
 		}
-		if err := p.detach(ctx, join(pathPods, pod), hooks); err != nil {
-			return fmt.Errorf("sweep pod %s: %w", pod, err)
+		if err := p.detach(ctx, pod, hooks); err != nil {
+			return fmt.Errorf("sweep: %w", err)
 		}
 	}
 	return nil
@@ -211,7 +250,7 @@ func (p *Pods) checkOurs(path string, l *attachment) error {
 	return nil
 }
 
-// lock makes the pod's directory if need be and locks it. A detach may remove it between the two.
+// lock makes the pod's directory if need be and locks it. Another may remove it between the two.
 func (p *Pods) lock(ctx context.Context, dir string) (*os.File, error) {
 	for {
 		lock, err := openLocked(ctx, p.tree.at(dir), unix.LOCK_EX)

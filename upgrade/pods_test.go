@@ -302,6 +302,52 @@ func TestAttachAndDetachAtOnce(t *testing.T) {
 	})
 }
 
+// Whoever has the lock of a pod does several things as one; what he leaves is the links, or nothing.
+func TestLockOfAPod(t *testing.T) {
+	b := newBed(t)
+	s := b.open(t, _TinyBytes)
+	w, err := OpenWriter(t.Context(), b.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	inNamespace(t, func(ns int) {
+		target := Target{Pod: "a", Hook: "lookup", Netns: ns}
+		for _, links := range []int{1, 0} {
+			d, err := s.Pods.Lock(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			brief, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			if _, err := w.Pods.Lock(brief, "a"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a second lock: %v", err)
+			}
+			if err := w.Pods.Attach(brief, target); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("attach beside a lock: %v", err)
+			}
+			if err := w.Pods.Detach(brief, "a"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("detach beside a lock: %v", err)
+			}
+			if err := d.Attach(t.Context(), target); err != nil {
+				t.Error(err)
+			}
+			if links == 0 {
+				err = d.Detach()
+			}
+			for range 2 {
+				err = errors.Join(err, d.Close())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			if state := b.inspect(t); state.PodLinks != links || state.Pods != links {
+				t.Errorf("%d links of %d pods are left, want %d", state.PodLinks, state.Pods, links)
+			}
+		}
+	})
+}
+
 func TestWriter(t *testing.T) {
 	b := newBed(t)
 	if _, err := OpenWriter(t.Context(), b.dir); !errors.Is(err, ErrNotInstalled) {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/evenkeel/evenkeel/bpf"
 )
@@ -75,7 +76,7 @@ func Enrol(ctx context.Context, o Options, pod Pod) (_ Result, err error) {
 		return Result{}, fmt.Errorf("enrol pod %s: %w", pod.Name, err)
 	}
 	defer ns.Close()
-	result, err := enrol(ctx, o, pod, name, ns)
+	result, err := enrolNamespace(ctx, o, pod, name, ns)
 	var refused *RefusedError
 	if err != nil && !errors.As(err, &refused) {
 		err = fmt.Errorf("enrol pod %s: %w", pod.Name, err)
@@ -83,7 +84,12 @@ func Enrol(ctx context.Context, o Options, pod Pod) (_ Result, err error) {
 	return result, err
 }
 
-func enrol(ctx context.Context, o Options, pod Pod, name *bpf.MeshWorkloadName, ns *os.File) (Result, error) {
+// patience is how long another process may work on a pod that this one wants to enrol or to withdraw.
+const patience = 10 * time.Second
+
+func enrolNamespace(
+	ctx context.Context, o Options, pod Pod, name *bpf.MeshWorkloadName, ns *os.File,
+) (_ Result, err error) {
 	node, err := isNode(ns)
 	if err != nil {
 		return Result{}, err
@@ -91,6 +97,20 @@ func enrol(ctx context.Context, o Options, pod Pod, name *bpf.MeshWorkloadName, 
 	if node {
 		return Result{}, Decide(pod.Name, Facts{HostNetwork: true})
 	}
+	cookie, err := cookieOf(ns)
+	if err != nil {
+		return Result{}, err
+	}
+	links, err := o.lock(ctx, cookie, patience)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, links.Close()) }()
+	return enrol(ctx, o, links, name, ns)
+}
+
+// enrol does it, under the lock of the pod.
+func enrol(ctx context.Context, o Options, links PodLinks, name *bpf.MeshWorkloadName, ns *os.File) (Result, error) {
 	n, err := look(ns)
 	if err != nil {
 		return Result{}, err
@@ -108,20 +128,20 @@ func enrol(ctx context.Context, o Options, pod Pod, name *bpf.MeshWorkloadName, 
 		return Result{}, fmt.Errorf("read map workload_names: %w", err)
 	}
 	if old != nil && named != nil && named.Pod != name.Pod {
-		return Result{}, fmt.Errorf("namespace %s is enrolled as pod %s: withdraw that one first", pod.Netns,
+		return Result{}, fmt.Errorf("namespace %s is enrolled as pod %s: withdraw that one first", text(name.Netns[:]),
 			text(named.Pod[:]))
 	}
-	e := &enrolment{Options: o, network: n, id: linksID(n.cookie), old: old}
+	e := &enrolment{Options: o, network: n, links: links, old: old}
 	if err := e.attach(ctx, ns); err != nil {
-		return Result{}, errors.Join(err, e.undo(ctx))
+		return Result{}, errors.Join(err, e.undo())
 	}
 	changed, err := e.write(name)
 	if err != nil {
-		return Result{}, errors.Join(err, e.undo(ctx))
+		return Result{}, errors.Join(err, e.undo())
 	}
 	if !o.SourceCheck {
 		// Only now: as long as the entry said that sources are checked, they were.
-		if err := o.Links.Detach(ctx, e.id, hookTcx()); err != nil {
+		if err := links.Detach(hookTcx()); err != nil {
 			return Result{}, err
 		}
 	}
@@ -135,8 +155,8 @@ func enrol(ctx context.Context, o Options, pod Pod, name *bpf.MeshWorkloadName, 
 type enrolment struct {
 	Options
 	*network
-	id  string            // of its links
-	old *bpf.MeshWorkload // nil if it is not enrolled
+	links PodLinks
+	old   *bpf.MeshWorkload // nil if it is not enrolled
 }
 
 // write tells the data plane, with the entry that publishes last. What is there already is not written.
@@ -185,10 +205,9 @@ func (e *enrolment) value() bpf.MeshWorkload {
 }
 
 // undo takes back what an enrolment that failed has done. One that was there before stays, with the links it has.
-func (e *enrolment) undo(ctx context.Context) error {
+func (e *enrolment) undo() error {
 	if e.old != nil {
 		return nil
 	}
-	ctx = context.WithoutCancel(ctx) // it may be why the enrolment failed
-	return errors.Join(removeAll(e.Maps, e.cookie, uint32(e.host)), e.Links.Detach(ctx, e.id))
+	return errors.Join(removeAll(e.Maps, e.cookie, uint32(e.host)), e.links.Detach())
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/evenkeel/evenkeel/bpf"
 )
@@ -15,19 +16,27 @@ import (
 // Links attaches entry programs to single pods and keeps those links when the process ends. Pods are named by the
 // cookie of their network namespace in decimal, which is never used twice.
 type Links interface {
-	// Attach attaches a hook; one that is attached in the same place already stays.
-	Attach(ctx context.Context, a Attachment) error
+	// Lock keeps everybody else from the links of a pod until they are closed. It waits for others as long as ctx lives.
+	Lock(ctx context.Context, pod string) (PodLinks, error)
 	// Attached lists what is attached for a pod.
 	Attached(pod string) ([]Link, error)
-	// Detach detaches hooks of a pod, all if none is named. What is not attached is no error.
-	Detach(ctx context.Context, pod string, hooks ...string) error
 	// Pods names the pods that have links.
 	Pods() ([]string, error)
 }
 
+// PodLinks are the links of one pod, under its lock.
+type PodLinks interface {
+	// Attach attaches a hook; one that is attached in the same place already stays.
+	Attach(ctx context.Context, a Attachment) error
+	// Detach detaches hooks, all if none is named. What is not attached is no error.
+	Detach(hooks ...string) error
+	// Close ends the lock, and leaves nothing of it.
+	Close() error
+}
+
 // Attachment is what to attach for a pod, and where.
 type Attachment struct {
-	Pod, Hook string
+	Hook      string
 	Netns     int // descriptor of the pod's network namespace; of use to the hook sk_lookup
 	Interface int // index of the pod's veth in the namespace of the caller; of use to the hook tcx
 }
@@ -45,18 +54,27 @@ func hookTcx() string    { return bpf.Hooks()[bpf.MeshHookHOOK_TCX].Name }
 
 func linksID(cookie uint64) string { return strconv.FormatUint(cookie, 10) }
 
+// lock makes whatever is done to a pod one change to others: what is read of it, its links and the elements of the maps
+// belong together. It waits for them no longer than patience, for one of them may have been stopped.
+func (o Options) lock(ctx context.Context, cookie uint64, patience time.Duration) (PodLinks, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience,
+		fmt.Errorf("another process has been enrolling or withdrawing it for %v: try again", patience))
+	defer cancel()
+	return o.Links.Lock(ctx, linksID(cookie))
+}
+
 // attach attaches the programs of the pod, and believes it only when it sees them.
 func (e *enrolment) attach(ctx context.Context, ns *os.File) error {
-	wanted := []Attachment{{Pod: e.id, Hook: hookLookup(), Netns: int(ns.Fd())}}
+	wanted := []Attachment{{Hook: hookLookup(), Netns: int(ns.Fd())}}
 	if e.SourceCheck {
-		wanted = append(wanted, Attachment{Pod: e.id, Hook: hookTcx(), Interface: e.host})
+		wanted = append(wanted, Attachment{Hook: hookTcx(), Interface: e.host})
 	}
 	for _, a := range wanted {
-		if err := e.Links.Attach(ctx, a); err != nil {
+		if err := e.links.Attach(ctx, a); err != nil {
 			return err
 		}
 	}
-	links, err := e.Links.Attached(e.id)
+	links, err := e.Links.Attached(linksID(e.cookie))
 	if err != nil {
 		return err
 	}

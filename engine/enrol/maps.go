@@ -66,20 +66,24 @@ type table struct {
 	// strays are the namespaces of which something is there, but not the entry that makes a workload: an enrolment or a
 	// withdrawal was killed, or is under way. By cookie, with the interface that an entry is for, or 0.
 	strays map[uint64]uint32
+	// interfaces are the elements under the indexes of interfaces.
+	interfaces map[uint32]*bpf.MeshWorkload
 }
 
 func read(maps Maps) (table, error) {
-	t := table{cookies: make(map[uint64]bool), strays: make(map[uint64]uint32)}
+	t := table{
+		cookies: make(map[uint64]bool), strays: make(map[uint64]uint32), interfaces: make(map[uint32]*bpf.MeshWorkload),
+	}
 	var key bpf.MeshWorkloadKey
 	var value bpf.MeshWorkload
-	interfaces := make(map[uint32]uint64)
 	it := maps.Workloads.Iterate()
 	for it.Next(&key, &value) {
 		if key.By == uint32(bpf.MeshWorkloadByWORKLOAD_BY_NETNS) {
 			t.cookies[key.Id] = true
 			t.workloads = append(t.workloads, workloadOf(key.Id, value))
 		} else {
-			interfaces[uint32(key.Id)] = value.Netns
+			found := value
+			t.interfaces[uint32(key.Id)] = &found
 		}
 	}
 	if err := it.Err(); err != nil {
@@ -98,9 +102,9 @@ func read(maps Maps) (table, error) {
 	if err := it.Err(); err != nil {
 		return table{}, fmt.Errorf("read map workload_names: %w", err)
 	}
-	for index, cookie := range interfaces {
-		if !t.cookies[cookie] {
-			t.strays[cookie] = index
+	for index, found := range t.interfaces {
+		if !t.cookies[found.Netns] {
+			t.strays[found.Netns] = index
 		}
 	}
 	for i := range t.workloads {
@@ -112,6 +116,30 @@ func read(maps Maps) (table, error) {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Cookie, b.Cookie))
 	})
 	return t, nil
+}
+
+// readOne reads one workload, nil if it is none, and what is under the index of its interface, nil if nothing is.
+func readOne(maps Maps, cookie uint64) (*Workload, *bpf.MeshWorkload, error) {
+	value, err := lookup[bpf.MeshWorkload](maps.Workloads, byNetns(cookie))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read map workloads: %w", err)
+	}
+	if value == nil {
+		return nil, nil, nil
+	}
+	found, err := lookup[bpf.MeshWorkload](maps.Workloads, byInterface(value.Interface))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read map workloads: %w", err)
+	}
+	name, err := lookup[bpf.MeshWorkloadName](maps.Names, cookie)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read map workload_names: %w", err)
+	}
+	w := workloadOf(cookie, *value)
+	if name != nil {
+		w.Name, w.Netns = text(name.Pod[:]), text(name.Netns[:])
+	}
+	return &w, found, nil
 }
 
 func workloadOf(cookie uint64, v bpf.MeshWorkload) Workload {

@@ -6,14 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
+
+	"github.com/evenkeel/evenkeel/bpf"
 )
 
 // Health is what Check found. The zero value is health.
 type Health struct {
 	// Gone are workloads whose network namespace is no more. Its cookie never comes back, so nothing can use them.
 	Gone []Workload
-	// Broken are workloads that lost a program. They are enrolled, but not governed as they should be.
+	// Broken are workloads that lost a program or an element. They are enrolled, but not governed as they should be.
 	Broken []Broken
 	// Stray are cookies of namespaces of which only a part of an enrolment is there.
 	Stray []uint64
@@ -28,8 +32,8 @@ type Broken struct {
 // Well reports whether there is nothing to mend.
 func (h Health) Well() bool { return len(h.Gone)+len(h.Broken)+len(h.Stray) == 0 }
 
-// Check compares workloads with what the kernel has of them. It changes nothing; while pods are enrolled or withdrawn
-// it may find parts of them.
+// Check compares workloads with what the kernel has of them. It changes nothing and takes no lock; while pods are
+// enrolled or withdrawn it may find parts of them.
 func Check(o Options) (Health, error) {
 	t, err := read(o.Maps)
 	if err != nil {
@@ -42,14 +46,13 @@ func check(o Options, t table) (Health, error) {
 	var h Health
 	var f finder
 	for _, w := range t.workloads {
-		links, err := o.Links.Attached(linksID(w.Cookie))
-		if err != nil {
+		gone, why, err := o.compare(w, t.interfaces[uint32(w.Interface)], &f)
+		switch {
+		case err != nil:
 			return Health{}, err
-		}
-		gone, why := w.compare(links, &f)
-		if gone {
+		case gone:
 			h.Gone = append(h.Gone, w)
-		} else if why != "" {
+		case why != "":
 			h.Broken = append(h.Broken, Broken{w, why})
 		}
 	}
@@ -72,33 +75,47 @@ func check(o Options, t table) (Health, error) {
 	return h, nil
 }
 
-// compare says whether the namespace of a workload is gone, and if it is not, what it lacks.
-func (w Workload) compare(links []Link, f *finder) (gone bool, why string) {
-	var lookup, tcx bool
-	for _, l := range links {
-		switch l.Hook {
-		case hookLookup():
-			lookup = !l.Defunct
-		case hookTcx():
-			tcx = !l.Defunct && l.Interface == w.Interface
-		}
+// compare says whether the namespace of a workload is gone, and if it is not, what it lacks. What is found under the
+// index of its interface is nil if nothing is.
+func (o Options) compare(w Workload, found *bpf.MeshWorkload, f *finder) (gone bool, why string, err error) {
+	links, err := o.Links.Attached(linksID(w.Cookie))
+	if err != nil {
+		return false, "", err
+	}
+	attached := func(hook string, index int) bool {
+		return slices.ContainsFunc(links, func(l Link) bool { return l.Hook == hook && !l.Defunct && l.Interface == index })
 	}
 	switch {
-	case !lookup:
+	case !attached(hookLookup(), 0):
 		why = hookLookup() + " is not attached to its namespace"
 		ns, err := f.open(w)
+		if errors.Is(err, errGone) {
+			return true, "", nil
+		}
 		if err != nil {
-			if errors.Is(err, errGone) {
-				return true, ""
-			}
-			return false, fmt.Sprintf("%s, and whether that is gone cannot be told: %v", why, err)
+			return false, fmt.Sprintf("%s, and whether that is gone cannot be told: %v", why, err), nil
 		}
 		ns.Close()
-		return false, why
-	case w.SourceCheck && !tcx:
-		return false, hookTcx() + " is not attached to its interface"
+		return false, why, nil
+	case w.Name == "":
+		return false, "its name is not known any more", nil
+	case w.SourceCheck && !attached(hookTcx(), w.Interface):
+		return false, hookTcx() + " is not attached to its interface", nil
+	case w.SourceCheck && !w.sameByInterface(found):
+		return false, fmt.Sprintf("its sources are not checked: the element of map %s for interface %d is not its own",
+			mapWorkloads, w.Interface), nil
 	}
-	return false, ""
+	return false, "", nil
+}
+
+// sameByInterface reports whether the element under the interface says of a workload what that under the cookie does.
+func (w Workload) sameByInterface(found *bpf.MeshWorkload) bool {
+	if found == nil {
+		return false
+	}
+	other := workloadOf(found.Netns, *found)
+	other.Name, other.Netns = w.Name, w.Netns
+	return other == w
 }
 
 // Mended is one thing that Mend did, or could not do.
@@ -108,8 +125,11 @@ type Mended struct {
 	Err      error    // why it could not be done; the workload is as it was
 }
 
-// Mend withdraws workloads that are gone, attaches again what others lost, and removes strays. The caller keeps
-// everybody else from enrolling and withdrawing meanwhile, or what they have half done would be taken for a stray.
+// mendPatience is how long another process may work on a pod until Mend goes on to the next.
+const mendPatience = time.Second
+
+// Mend withdraws workloads that are gone, attaches again what others lost, and removes strays. What looks wrong may be
+// what another process has half done, so it looks at each again under the lock of that pod.
 func Mend(ctx context.Context, o Options) ([]Mended, error) {
 	t, err := read(o.Maps)
 	if err != nil {
@@ -119,37 +139,89 @@ func Mend(ctx context.Context, o Options) ([]Mended, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []Mended
-	for _, w := range h.Gone {
-		_, err := withdraw(ctx, o, w.Cookie)
-		all = append(all, Mended{w, "withdrawn", err})
-	}
+	suspects := make([]Workload, 0, len(h.Gone)+len(h.Broken)+len(h.Stray))
+	suspects = append(suspects, h.Gone...)
 	for _, b := range h.Broken {
-		all = append(all, Mended{b.Workload, "attached again", attachAgain(ctx, o, b)})
+		suspects = append(suspects, b.Workload)
 	}
 	for _, cookie := range h.Stray {
-		err := errors.Join(removeAll(o.Maps, cookie, t.strays[cookie]), o.Links.Detach(ctx, linksID(cookie)))
-		all = append(all, Mended{Workload{Cookie: cookie}, "removed", err})
+		suspects = append(suspects, Workload{Cookie: cookie, Interface: int(t.strays[cookie])})
+	}
+	var all []Mended
+	for _, w := range suspects {
+		if ctx.Err() != nil {
+			break
+		}
+		done, err := mend(ctx, o, w)
+		if done != "" || err != nil {
+			all = append(all, Mended{w, done, err})
+		}
 	}
 	return all, ctx.Err()
 }
 
-// attachAgain enrols a workload anew as what it is.
-func attachAgain(ctx context.Context, o Options, b Broken) error {
-	var f finder
-	ns, err := f.open(b.Workload)
+// mend mends one workload, or what is stray of one. It returns "" if there is nothing to do any more.
+func mend(ctx context.Context, o Options, suspect Workload) (done string, err error) {
+	links, err := o.lock(ctx, suspect.Cookie, mendPatience)
 	if err != nil {
-		return fmt.Errorf("%s: %w", b.Why, err)
+		return "", err
 	}
-	defer ns.Close()
-	pod := Pod{Name: b.Name, Netns: b.Netns} // by whichever path it was found: its own is what a withdrawal will name
-	name, err := nameOf(pod)
+	defer func() { err = errors.Join(err, links.Close()) }()
+	w, found, err := readOne(o.Maps, suspect.Cookie)
+	if err != nil {
+		return "", err
+	}
+	if w == nil {
+		return removeStray(o, links, suspect)
+	}
+	var f finder
+	gone, why, err := o.compare(*w, found, &f)
+	switch {
+	case err != nil || !gone && why == "":
+		return "", err
+	case gone:
+		_, err := withdraw(o, links, w.Cookie)
+		return "withdrawn", err
+	}
+	if err := attachAgain(ctx, o, links, *w, &f); err != nil {
+		return "", fmt.Errorf("%s: %w", why, err)
+	}
+	return "attached again", nil
+}
+
+// removeStray removes what is there of a workload that is none.
+func removeStray(o Options, links PodLinks, stray Workload) (done string, err error) {
+	name, err := lookup[bpf.MeshWorkloadName](o.Maps.Names, stray.Cookie)
+	if err != nil {
+		return "", fmt.Errorf("read map workload_names: %w", err)
+	}
+	attached, err := o.Links.Attached(linksID(stray.Cookie))
+	if err != nil {
+		return "", err
+	}
+	err = errors.Join(removeAll(o.Maps, stray.Cookie, uint32(stray.Interface)), links.Detach())
+	if name == nil && len(attached) == 0 && stray.Interface == 0 {
+		return "", err // an empty directory, or what another has finished meanwhile
+	}
+	return "removed", err
+}
+
+// attachAgain enrols a workload anew as what it is.
+func attachAgain(ctx context.Context, o Options, links PodLinks, w Workload, f *finder) error {
+	if w.Name == "" {
+		return errors.New("enrol it again, by its namespace and its name")
+	}
+	ns, err := f.open(w)
 	if err != nil {
 		return err
 	}
-	o.SourceCheck, o.Canary = b.SourceCheck, b.Canary
-	if _, err := enrol(ctx, o, pod, name, ns); err != nil {
-		return fmt.Errorf("%s: %w", b.Why, err)
+	defer ns.Close()
+	// Whichever path it was found by: its own is what a withdrawal will name.
+	name, err := nameOf(Pod{Name: w.Name, Netns: w.Netns})
+	if err != nil {
+		return err
 	}
-	return nil
+	o.SourceCheck, o.Canary = w.SourceCheck, w.Canary
+	_, err = enrol(ctx, o, links, name, ns)
+	return err
 }

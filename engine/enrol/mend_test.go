@@ -4,6 +4,7 @@ package enrol
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -26,8 +27,8 @@ func mustCheck(t testing.TB, o Options) Health {
 	return h
 }
 
-// mend makes sure that what is wrong is found, and returns what was done about it.
-func mend(t testing.TB, o Options) []string {
+// mustMend makes sure that what is wrong is found, and returns what was done about it.
+func mustMend(t testing.TB, o Options) []string {
 	t.Helper()
 	if mustCheck(t, o).Well() {
 		t.Fatal("what is wrong was not found")
@@ -74,7 +75,7 @@ func TestMendWithdrawsWhatIsGone(t *testing.T) {
 	}
 	gone.drop()
 	waitGone(t, links, r.Cookie)
-	if done := mend(t, o); len(done) != 1 || done[0] != "a/gone withdrawn" {
+	if done := mustMend(t, o); len(done) != 1 || done[0] != "a/gone withdrawn" {
 		t.Errorf("done %q", done)
 	}
 	if all := mustList(t, o); len(all) != 1 || all[0].Name != "a/stays" {
@@ -97,7 +98,7 @@ func TestMendAttachesAgain(t *testing.T) {
 		if h := mustCheck(t, o); len(h.Broken) != 1 || !strings.Contains(h.Broken[0].Why, hook) {
 			t.Errorf("found %+v", h)
 		}
-		if done := mend(t, o); len(done) != 1 || done[0] != "a/b attached again" {
+		if done := mustMend(t, o); len(done) != 1 || done[0] != "a/b attached again" {
 			t.Errorf("done %q", done)
 		}
 		if h := mustCheck(t, o); !h.Well() {
@@ -198,7 +199,7 @@ func TestMendTellsDetachedFromGone(t *testing.T) {
 					t.Fatal(err)
 				}
 				then()
-				if done := mend(t, o); len(done) != 1 || done[0] != test.done {
+				if done := mustMend(t, o); len(done) != 1 || done[0] != test.done {
 					t.Fatalf("done %q", done)
 				}
 				if h := mustCheck(t, o); !h.Well() {
@@ -232,9 +233,59 @@ func TestMendRemovesStrays(t *testing.T) {
 	if h := mustCheck(t, o); len(h.Stray) != 2 {
 		t.Errorf("found %+v", h)
 	}
-	mend(t, o)
+	mustMend(t, o)
 	if n := elements(t, o.Maps); n != 0 || len(links.links) != 0 {
 		t.Errorf("%d elements, %d links are left", n, len(links.links))
+	}
+}
+
+// TestMendWritesTheInterfaceAgain: tcx takes an interface without an element for one of a pod that is not enrolled.
+func TestMendWritesTheInterfaceAgain(t *testing.T) {
+	for name, spoil := range map[string]func(o Options, key bpf.MeshWorkloadKey, v *bpf.MeshWorkload) error{
+		"missing": func(o Options, key bpf.MeshWorkloadKey, _ *bpf.MeshWorkload) error {
+			return o.Maps.Workloads.Delete(key)
+		},
+		"without the check": func(o Options, key bpf.MeshWorkloadKey, v *bpf.MeshWorkload) error {
+			v.Flags = 0
+			return o.Maps.Workloads.Put(key, v)
+		},
+		"with another address": func(o Options, key bpf.MeshWorkloadKey, v *bpf.MeshWorkload) error {
+			v.Ip4 = bpf.AddressOf(netip.MustParseAddr("10.9.0.9"))
+			return o.Maps.Workloads.Put(key, v)
+		},
+		"of another pod": func(o Options, key bpf.MeshWorkloadKey, v *bpf.MeshWorkload) error {
+			v.Netns++
+			return o.Maps.Workloads.Put(key, v)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, _ := newOptions(t, 10)
+			p := newPod(t, "10.9.0.1/32")
+			mustEnrol(t, o, Pod{Name: "a/b", Netns: p.path})
+			key := byInterface(uint32(p.host))
+			before, err := lookup[bpf.MeshWorkload](o.Maps.Workloads, key)
+			if err != nil || before == nil {
+				t.Fatal(before, err)
+			}
+			other := *before
+			if err := spoil(o, key, &other); err != nil {
+				t.Fatal(err)
+			}
+			h := mustCheck(t, o)
+			if len(h.Broken) != 1 || !strings.Contains(h.Broken[0].Why, "sources are not checked") {
+				t.Errorf("found %+v", h)
+			}
+			if done := mustMend(t, o); !slices.Contains(done, "a/b attached again") {
+				t.Errorf("done %q", done)
+			}
+			after, err := lookup[bpf.MeshWorkload](o.Maps.Workloads, key)
+			if err != nil || after == nil || *after != *before {
+				t.Errorf("was %+v, is %+v, %v", before, after, err)
+			}
+			if h := mustCheck(t, o); !h.Well() {
+				t.Errorf("left %+v", h)
+			}
+		})
 	}
 }
 

@@ -26,7 +26,7 @@ func Withdraw(ctx context.Context, o Options, pod Pod) (was bool, err error) {
 		return false, fmt.Errorf("withdraw pod %s: %w", pod.Name, err)
 	}
 	for _, cookie := range cookies {
-		found, err := withdraw(ctx, o, cookie)
+		found, err := withdrawNamespace(ctx, o, cookie, pod)
 		if err != nil {
 			return was, fmt.Errorf("withdraw pod %s: %w", pod.Name, err)
 		}
@@ -56,13 +56,6 @@ func find(maps Maps, pod Pod) ([]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, err := lookup[bpf.MeshWorkloadName](maps.Names, cookie)
-	if err != nil {
-		return nil, fmt.Errorf("read map workload_names: %w", err)
-	}
-	if name != nil && text(name.Pod[:]) != pod.Name {
-		return nil, fmt.Errorf("namespace %s is enrolled as pod %s: name that one", path, text(name.Pod[:]))
-	}
 	return []uint64{cookie}, nil
 }
 
@@ -82,8 +75,25 @@ func findByName(maps Maps, pod Pod) ([]uint64, error) {
 	return cookies, nil
 }
 
+// withdrawNamespace withdraws what is enrolled by a namespace, unless that is another pod.
+func withdrawNamespace(ctx context.Context, o Options, cookie uint64, pod Pod) (was bool, err error) {
+	links, err := o.lock(ctx, cookie, patience)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, links.Close()) }()
+	name, err := lookup[bpf.MeshWorkloadName](o.Maps.Names, cookie)
+	if err != nil {
+		return false, fmt.Errorf("read map workload_names: %w", err)
+	}
+	if name != nil && text(name.Pod[:]) != pod.Name {
+		return false, fmt.Errorf("namespace %s is enrolled as pod %s: name that one", text(name.Netns[:]), text(name.Pod[:]))
+	}
+	return withdraw(o, links, cookie)
+}
+
 // withdraw undoes an enrolment in reverse order: first the data plane forgets the pod, then its programs go.
-func withdraw(ctx context.Context, o Options, cookie uint64) (was bool, err error) {
+func withdraw(o Options, links PodLinks, cookie uint64) (was bool, err error) {
 	old, err := lookup[bpf.MeshWorkload](o.Maps.Workloads, byNetns(cookie))
 	if err != nil {
 		return false, fmt.Errorf("read map workloads: %w", err)
@@ -95,7 +105,7 @@ func withdraw(ctx context.Context, o Options, cookie uint64) (was bool, err erro
 	if err := removeAll(o.Maps, cookie, host); err != nil {
 		return false, err
 	}
-	return old != nil, o.Links.Detach(ctx, linksID(cookie))
+	return old != nil, links.Detach()
 }
 
 // removeAll removes every element of a pod.

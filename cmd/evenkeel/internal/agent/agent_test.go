@@ -3,14 +3,17 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"testing"
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/engine"
+	"github.com/evenkeel/evenkeel/engine/enrol"
 )
 
 // TestObjectErrors: what concerns single objects must not make a source send everything again, all else must.
@@ -38,6 +41,45 @@ func TestObjectErrors(t *testing.T) {
 				t.Errorf("%v and %v", objects, rest)
 			}
 		})
+	}
+}
+
+// TestSaid: a problem that stays is logged once, not at every look.
+func TestSaid(t *testing.T) {
+	var log bytes.Buffer
+	s := &said{log: slog.New(slog.NewTextHandler(&log, nil))}
+	lines := func() int {
+		n := bytes.Count(log.Bytes(), []byte("\n"))
+		log.Reset()
+		return n
+	}
+	of := func(cookie uint64, done, err string) enrol.Mended {
+		m := enrol.Mended{Workload: enrol.Workload{Name: "a/b", Cookie: cookie}, Done: done}
+		if err != "" {
+			m.Err = errors.New(err)
+		}
+		return m
+	}
+	for i, step := range []struct {
+		mended []enrol.Mended
+		err    error
+		want   int
+	}{
+		{[]enrol.Mended{of(1, "", "x"), of(2, "", "x")}, nil, 2},
+		{[]enrol.Mended{of(1, "", "x"), of(2, "", "x")}, nil, 0},
+		{[]enrol.Mended{of(1, "", "y"), of(2, "", "x")}, nil, 1},
+		{nil, errors.New("z"), 1},
+		{nil, errors.New("z"), 0},
+		{[]enrol.Mended{of(1, "", "y")}, nil, 0},
+		{[]enrol.Mended{of(1, "attached again", "")}, nil, 1},
+		{[]enrol.Mended{of(1, "attached again", "")}, nil, 1},
+		{[]enrol.Mended{of(1, "", "y")}, nil, 1},
+		{nil, errors.New("z"), 1},
+	} {
+		s.pods(step.mended, step.err)
+		if n := lines(); n != step.want {
+			t.Errorf("step %d: %d lines, want %d", i, n, step.want)
+		}
 	}
 }
 

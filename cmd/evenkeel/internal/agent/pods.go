@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
@@ -14,12 +15,12 @@ import (
 const (
 	// podsPeriod is how often enrolled pods are looked at.
 	podsPeriod = 15 * time.Second
-	// podsLock is how long writers may keep the agent from mending; it comes back.
+	// podsLock is how long a change of layout may keep the agent from mending; it comes back.
 	podsLock = 5 * time.Second
 )
 
 // lookAfterPods withdraws pods whose network namespace has gone without anybody saying so, and attaches again what
-// others have lost: at once, then from time to time.
+// others have lost, of pods and of the node: at once, then from time to time.
 func (a *agent) lookAfterPods(ctx context.Context) error {
 	maps, err := plane.EnrolMaps(a.store.Frozen())
 	if err != nil {
@@ -31,11 +32,13 @@ func (a *agent) lookAfterPods(ctx context.Context) error {
 			a.Log.Warn("change the source check of enrolled pods", "err", err)
 		}
 	}
+	said := &said{log: a.Log}
 	tick := time.NewTicker(podsPeriod)
 	defer tick.Stop()
 	for {
-		if err := a.mend(ctx, o); err != nil && ctx.Err() == nil {
-			a.Log.Warn("look after enrolled pods", "err", err)
+		mended, err := a.mend(ctx, o)
+		if ctx.Err() == nil {
+			said.pods(mended, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -68,29 +71,50 @@ func (a *agent) align(ctx context.Context, o enrol.Options, check bool) error {
 	return errors.Join(failed...)
 }
 
-// mend looks without a lock, and looks again under one if there is anything to do: what looks like damage may be an
-// enrolment that is under way.
-func (a *agent) mend(ctx context.Context, o enrol.Options) error {
+// mend looks without any lock, and keeps changes of layout out only if there is something to do.
+func (a *agent) mend(ctx context.Context, o enrol.Options) ([]enrol.Mended, error) {
 	health, err := enrol.Check(o)
 	if err != nil || health.Well() {
-		return err
+		return nil, err
 	}
-	lock, cancel := context.WithTimeoutCause(ctx, podsLock,
-		errors.New("others are enrolling pods, it is tried again later"))
+	lock, cancel := context.WithTimeoutCause(ctx, podsLock, errors.New("an upgrade is under way, it is tried again later"))
 	defer cancel()
-	unlock, err := a.store.Writers(lock, true)
+	unlock, err := a.store.Writers(lock, false)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
-	mended, err := enrol.Mend(ctx, o)
+	return enrol.Mend(ctx, o)
+}
+
+// said logs what was done each time, and what cannot be done when it is first seen and when it changes.
+type said struct {
+	log       *slog.Logger
+	problem   string            // of all pods
+	workloads map[uint64]string // problems by cookie
+}
+
+func (s *said) pods(mended []enrol.Mended, err error) {
+	workloads := make(map[uint64]string)
 	for _, m := range mended {
-		log := a.Log.With("workload", m.Workload.Name, "netns", m.Workload.Cookie)
-		if m.Err != nil {
-			log.Warn("workload is not as it should be", "err", m.Err)
-		} else {
+		log := s.log.With("workload", m.Workload.Name, "netns", m.Workload.Cookie)
+		if m.Err == nil {
 			log.Info("workload was mended", "done", m.Done)
+			continue
+		}
+		workloads[m.Workload.Cookie] = m.Err.Error()
+		if s.workloads[m.Workload.Cookie] != m.Err.Error() {
+			log.Warn("workload is not as it should be", "err", m.Err)
 		}
 	}
-	return err
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	} else {
+		s.workloads = workloads
+	}
+	if problem != "" && problem != s.problem {
+		s.log.Warn("look after enrolled pods", "err", err)
+	}
+	s.problem = problem
 }

@@ -14,8 +14,12 @@ func Links(pods *upgrade.Pods) enrol.Links { return links{pods} }
 
 type links struct{ pods *upgrade.Pods }
 
-func (l links) Attach(ctx context.Context, a enrol.Attachment) error {
-	return l.pods.Attach(ctx, upgrade.Target{Pod: a.Pod, Hook: a.Hook, Netns: a.Netns, Interface: a.Interface})
+func (l links) Lock(ctx context.Context, pod string) (enrol.PodLinks, error) {
+	locked, err := l.pods.Lock(ctx, pod)
+	if err != nil {
+		return nil, err // not a nil *upgrade.Pod in an interface
+	}
+	return podLinks{locked}, nil
 }
 
 func (l links) Attached(pod string) ([]enrol.Link, error) {
@@ -30,8 +34,13 @@ func (l links) Attached(pod string) ([]enrol.Link, error) {
 	return found, nil
 }
 
-func (l links) Detach(ctx context.Context, pod string, hooks ...string) error {
-	return l.pods.Detach(ctx, pod, hooks...)
+func (l links) Pods() ([]string, error) { return l.pods.List() }
+
+type podLinks struct{ pod *upgrade.Pod }
+
+func (l podLinks) Attach(ctx context.Context, a enrol.Attachment) error {
+	return l.pod.Attach(ctx, upgrade.Target{Hook: a.Hook, Netns: a.Netns, Interface: a.Interface})
 }
 
-func (l links) Pods() ([]string, error) { return l.pods.List() }
+func (l podLinks) Detach(hooks ...string) error { return l.pod.Detach(hooks...) }
+func (l podLinks) Close() error                 { return l.pod.Close() }
