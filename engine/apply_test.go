@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/evenkeel/evenkeel/bpf"
 )
 
@@ -198,6 +200,49 @@ func TestViews(t *testing.T) {
 	}
 	namesFollowIncarnations(t, e, sticky.Name)
 	fillCounts(t, e)
+}
+
+// TestWorkloadsByCookie: what is enrolled is shown by its namespace, so that none hides another.
+func TestWorkloadsByCookie(t *testing.T) {
+	maps := mustMaps(t)
+	p := &plane{MeshObjects: bpf.MeshObjects{MeshMaps: maps}}
+	e := mustEngine(t, maps)
+	c := serviceChange(dns(), nil)
+	c.Workloads = map[string]*Workload{
+		"web/one": {Name: "web/one", Node: "here"}, "web/two": {Name: "web/two", Node: "here", ServiceAccount: "two"},
+	}
+	c.Synced = everyKind
+	mustApply(t, e, "test", c)
+	put := func(cookie uint64, pod string) {
+		t.Helper()
+		if pod != "" {
+			p.putName(t, cookie, pod, fmt.Sprint("/run/netns/", cookie))
+		}
+		k := bpf.MeshWorkloadKey{Id: cookie, By: uint32(bpf.MeshWorkloadByWORKLOAD_BY_NETNS)}
+		if err := maps.Workloads.Put(k, bpf.MeshWorkload{Netns: cookie, Incarnation: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(12, "web/two")
+	put(11, "web/two")
+	put(13, "web/unknown")
+	put(14, "")
+	p.putName(t, 15, "web/one", "/run/netns/15") // its enrolment is under way
+	all, err := e.Workloads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, w := range all {
+		lines = append(lines, fmt.Sprint(w.Name, " ", w.Cookie, " ", w.Enrolled, " ", w.Namespace, " ", w.ServiceAccount))
+	}
+	want := []string{
+		" 14 true  ", "web/one 0 false  ", "web/two 11 true /run/netns/11 two", "web/two 12 true /run/netns/12 two",
+		"web/unknown 13 true /run/netns/13 ",
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("workloads (-want +got):\n%s", diff)
+	}
 }
 
 func namesFollowIncarnations(t *testing.T, e *Engine, name string) {

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -33,57 +34,79 @@ type WorkloadView struct {
 	SourceChecked bool   `json:"sourceChecked,omitempty"`
 }
 
-// Workloads returns the workloads of this node in order of name, enrolled or not.
+// Workloads returns the workloads of this node in order of name, enrolled or not. Each namespace that is enrolled is one
+// of its own, whatever it is called: two under one name are two, and one whose name was lost has none.
 func (e *Engine) Workloads() ([]WorkloadView, error) {
 	e.mu.Lock()
 	known := e.desired.workloads.all()
 	e.mu.Unlock()
-	views := make(map[string]*WorkloadView)
+	views := make(map[string]WorkloadView)
 	for name, w := range known {
 		if w != elsewhere {
-			views[name] = &WorkloadView{
+			views[name] = WorkloadView{
 				Name: name, ServiceAccount: w.ServiceAccount, Addresses: slices.Clone(w.Addresses), Origin: w.Origin,
 				Known: true, Ineligible: w.ineligible(), HostNetwork: w.HostNetwork, Sidecar: w.Sidecar,
 				OtherMesh: w.OtherMesh,
 			}
 		}
 	}
+	all, err := e.enrolled(views)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range all {
+		delete(views, v.Name)
+	}
+	all = slices.AppendSeq(all, maps.Values(views))
+	slices.SortFunc(all, func(a, b WorkloadView) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Cookie, b.Cookie))
+	})
+	return all, nil
+}
+
+// enrolled returns the workloads that are enrolled, with what is known of pods of their names.
+func (e *Engine) enrolled(known map[string]WorkloadView) ([]WorkloadView, error) {
 	cookies, names, err := lookupAll[uint64, bpf.MeshWorkloadName](e.opts.Maps.WorkloadNames)
 	if err != nil {
 		return nil, fmt.Errorf("read map workload_names: %w", err)
 	}
+	nameOf := make(map[uint64]bpf.MeshWorkloadName, len(cookies))
 	for i, cookie := range cookies {
-		name := cString(names[i].Pod[:])
-		v := views[name]
-		if v == nil {
-			v = &WorkloadView{Name: name}
-			views[name] = v
+		nameOf[cookie] = names[i]
+	}
+	keys, values, err := lookupAll[bpf.MeshWorkloadKey, bpf.MeshWorkload](e.opts.Maps.Workloads)
+	if err != nil {
+		return nil, fmt.Errorf("read map workloads: %w", err)
+	}
+	var all []WorkloadView
+	for i, key := range keys {
+		if key.By != uint32(bpf.MeshWorkloadByWORKLOAD_BY_NETNS) {
+			continue
 		}
-		v.Namespace, v.Cookie = cString(names[i].Netns[:]), cookie
-		e.enrolment(v)
+		named := nameOf[key.Id]
+		name := cString(named.Pod[:])
+		v, ok := known[name]
+		if !ok {
+			v = WorkloadView{Name: name}
+		}
+		v.Namespace, v.Cookie = cString(named.Netns[:]), key.Id
+		v.enrol(values[i])
+		all = append(all, v)
 	}
-	sorted := make([]WorkloadView, 0, len(views))
-	for _, name := range slices.Sorted(maps.Keys(views)) {
-		sorted = append(sorted, *views[name])
-	}
-	return sorted, nil
+	return all, nil
 }
 
-// enrolment adds what the kernel knows of the workload whose cookie v has.
-func (e *Engine) enrolment(v *WorkloadView) {
-	var w bpf.MeshWorkload
-	by := bpf.MeshWorkloadKey{Id: v.Cookie, By: uint32(bpf.MeshWorkloadByWORKLOAD_BY_NETNS)}
-	if e.opts.Maps.Workloads.Lookup(by, &w) != nil {
-		return // it has just left
-	}
+// enrol adds what the kernel knows of a workload.
+func (v *WorkloadView) enrol(w bpf.MeshWorkload) {
 	v.Enrolled, v.Interface = true, w.Interface
 	v.Canary = w.Flags&uint32(bpf.MeshWorkloadFlagWORKLOAD_CANARY) != 0
 	v.SourceChecked = w.Flags&uint32(bpf.MeshWorkloadFlagWORKLOAD_SOURCE_CHECK) != 0
-	if len(v.Addresses) == 0 {
-		for _, a := range []bpf.MeshAddress{w.Ip4, w.Ip6} {
-			if a.Addr().IsValid() {
-				v.Addresses = append(v.Addresses, a.Addr())
-			}
+	if len(v.Addresses) > 0 {
+		return
+	}
+	for _, a := range []bpf.MeshAddress{w.Ip4, w.Ip6} {
+		if a.Addr().IsValid() {
+			v.Addresses = append(v.Addresses, a.Addr())
 		}
 	}
 }

@@ -105,50 +105,60 @@ func enrolNamespace(
 	if err != nil {
 		return Result{}, err
 	}
-	defer func() { err = errors.Join(err, links.Close()) }()
-	return enrol(ctx, o, links, name, ns)
-}
-
-// enrol does it, under the lock of the pod.
-func enrol(ctx context.Context, o Options, links PodLinks, name *bpf.MeshWorkloadName, ns *os.File) (Result, error) {
-	n, err := look(ns)
+	result, predecessors, err := enrol(ctx, o, links, name, ns)
+	err = errors.Join(err, links.Close())
+	// Only now, for whoever has the lock of one pod must not wait for that of another.
+	for _, cookie := range predecessors {
+		err = errors.Join(err, withdrawPredecessor(ctx, o, cookie, pod.Name))
+	}
 	if err != nil {
 		return Result{}, err
 	}
+	return result, nil
+}
+
+// enrol does it, under the lock of the pod. It returns the cookies of namespaces that had the pod's name before.
+func enrol(
+	ctx context.Context, o Options, links PodLinks, name *bpf.MeshWorkloadName, ns *os.File,
+) (_ Result, predecessors []uint64, err error) {
+	n, err := look(ns)
+	if err != nil {
+		return Result{}, nil, err
+	}
 	if o.SourceCheck && n.host == 0 {
-		return Result{}, fmt.Errorf("its source addresses cannot be checked: %s; leave that check to the primary CNI "+
+		return Result{}, nil, fmt.Errorf("its source addresses cannot be checked: %s; leave that check to the primary CNI "+
 			"with --source-check=false", n.hostNote)
 	}
 	old, err := lookup[bpf.MeshWorkload](o.Maps.Workloads, byNetns(n.cookie))
 	if err != nil {
-		return Result{}, fmt.Errorf("read map workloads: %w", err)
+		return Result{}, nil, fmt.Errorf("read map workloads: %w", err)
 	}
 	named, err := lookup[bpf.MeshWorkloadName](o.Maps.Names, n.cookie)
 	if err != nil {
-		return Result{}, fmt.Errorf("read map workload_names: %w", err)
+		return Result{}, nil, fmt.Errorf("read map workload_names: %w", err)
 	}
 	if old != nil && named != nil && named.Pod != name.Pod {
-		return Result{}, fmt.Errorf("namespace %s is enrolled as pod %s: withdraw that one first", text(name.Netns[:]),
+		return Result{}, nil, fmt.Errorf("namespace %s is enrolled as pod %s: withdraw that one first", text(name.Netns[:]),
 			text(named.Pod[:]))
 	}
 	e := &enrolment{Options: o, network: n, links: links, old: old}
 	if err := e.attach(ctx, ns); err != nil {
-		return Result{}, errors.Join(err, e.undo())
+		return Result{}, nil, errors.Join(err, e.undo())
 	}
-	changed, err := e.write(name)
+	changed, predecessors, err := e.write(name)
 	if err != nil {
-		return Result{}, errors.Join(err, e.undo())
+		return Result{}, nil, errors.Join(err, e.undo())
 	}
 	if !o.SourceCheck {
 		// Only now: as long as the entry said that sources are checked, they were.
 		if err := links.Detach(hookTcx()); err != nil {
-			return Result{}, err
+			return Result{}, nil, err
 		}
 	}
 	return Result{
 		Cookie: n.cookie, IP4: n.ip4, IP6: n.ip6, Ignored: n.ignored, Interface: n.name, HostInterface: n.host,
-		Changed: changed,
-	}, nil
+		Changed: changed || len(predecessors) > 0,
+	}, predecessors, nil
 }
 
 // enrolment is the work on one pod.
@@ -159,28 +169,33 @@ type enrolment struct {
 	old   *bpf.MeshWorkload // nil if it is not enrolled
 }
 
-// write tells the data plane, with the entry that publishes last. What is there already is not written.
-func (e *enrolment) write(name *bpf.MeshWorkloadName) (changed bool, err error) {
+// write tells the data plane, with the entry that publishes last. What is there already is not written. It returns the
+// namespaces that had the name before.
+func (e *enrolment) write(name *bpf.MeshWorkloadName) (changed bool, predecessors []uint64, err error) {
 	value := e.value()
 	if e.SourceCheck {
 		if changed, err = putNew(e.Maps.Workloads, mapWorkloads, byInterface(uint32(e.host)), value); err != nil {
-			return false, err
+			return false, nil, err
 		}
 	}
 	named, err := putNew(e.Maps.Names, mapNames, e.cookie, *name)
 	if err != nil {
-		return false, err
+		return false, nil, err
+	}
+	// After the name is there: of two namespaces that take one at once, each or at least the second sees the other.
+	if predecessors, err = e.bearers(name); err != nil {
+		return false, nil, err
 	}
 	published, err := putNew(e.Maps.Workloads, mapWorkloads, byNetns(e.cookie), value)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if e.old != nil && (e.old.Interface != uint32(e.host) || !e.SourceCheck) {
 		if err := dropInterface(e.Maps, e.cookie, e.old.Interface); err != nil {
-			return false, err
+			return false, nil, err
 		}
 	}
-	return changed || named || published, nil
+	return changed || named || published, predecessors, nil
 }
 
 // value is the entry of the pod. A pod that is enrolled stays the same workload whatever changes about it; one that

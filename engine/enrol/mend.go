@@ -222,6 +222,6 @@ func attachAgain(ctx context.Context, o Options, links PodLinks, w Workload, f *
 		return err
 	}
 	o.SourceCheck, o.Canary = w.SourceCheck, w.Canary
-	_, err = enrol(ctx, o, links, name, ns)
+	_, _, err = enrol(ctx, o, links, name, ns)
 	return err
 }

@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -224,7 +225,7 @@ func (s *Status) view(v *View) {
 	s.Workloads = list(workloads)
 	for _, w := range workloads {
 		if w.Enrolled && w.Code != "" {
-			s.problem("workload %s: %s", w.Name, w.Reason)
+			s.problem("workload %s (namespace %s, cookie %d): %s", cmp.Or(w.Name, "?"), cmp.Or(w.Netns, "?"), w.Cookie, w.Reason)
 		}
 	}
 	if s.Engine != nil && s.Engine.Pending > 0 {

@@ -10,13 +10,14 @@ import (
 	"github.com/evenkeel/evenkeel/engine/enrol"
 )
 
-// Workload is a pod of this node, enrolled or not.
+// Workload is a pod of this node, enrolled or not. Each network namespace that is enrolled is one, by its cookie, though
+// two should have one name.
 type Workload struct {
 	Name     string `json:"name"`
 	Enrolled bool   `json:"enrolled"`
 	// Reason is a sentence on why it is not enrolled, or why it is not governed as it should be although it is. Code is
 	// "host-network", "sidecar" or "other-mesh" where a rule forbids it, "not-enrolled" where nobody has enrolled it,
-	// "broken" where it lost a program, "gone" where its network namespace is no more; empty if all is well.
+	// "broken" where it lost a program or an element, "gone" where its network namespace is no more; empty if all is well.
 	Reason    string       `json:"reason,omitempty"`
 	Code      string       `json:"code,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
