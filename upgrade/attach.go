@@ -14,8 +14,67 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Reattach attaches hooks of the whole node that somebody has taken off since [Open], and returns their names. It
+// attaches to the cgroup of the other hooks only, so that a pod is never under a part of them: it returns a
+// [RefusedError] if the path that Open was given leads to another by now.
+func (s *Store) Reattach(ctx context.Context) (names []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	off, id, err := s.detached()
+	if err != nil || len(off) == 0 {
+		return nil, err
+	}
+	cgroup, now, err := s.object.cgroup(s.cgroup)
+	if err != nil {
+		return nil, err
+	}
+	defer cgroup.Close() // a nil file is fine
+	if id != 0 && id != now {
+		return nil, &RefusedError{[]Change{{pathLinks, "attached to the cgroup " + cgroupName(now),
+			"attached to the cgroup " + cgroupName(id)}}}
+	}
+	for _, h := range off {
+		if err := s.attach(ctx, h, cgroup); err != nil {
+			return names, err
+		}
+		names = append(names, h.Name)
+	}
+	return names, nil
+}
+
+// detached returns the hooks of the whole node that are attached to nothing, and the id of the cgroup that the others
+// are attached to. What somebody else has put in the place of a link is not ours to replace.
+func (s *Store) detached() (off []Hook, cgroup uint64, err error) {
+	for _, h := range s.object.Hooks {
+		if !h.At.node() {
+			continue
+		}
+		path := join(pathLinks, h.Name)
+		l, err := openLink(s.view.tree, path)
+		var stray *strayError
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			off = append(off, h)
+			continue
+		case errors.As(err, &stray):
+			continue
+		case err != nil:
+			return nil, 0, fmt.Errorf("open %s: %w", path, err)
+		}
+		switch {
+		case l.at != h.At || l.info.Program != programID(s.view.entries[h.Name]):
+		case l.defunct:
+			off = append(off, h)
+		case h.At == Cgroup:
+			cgroup = l.target
+		}
+		l.Close()
+	}
+	return off, cgroup, nil
+}
+
 // attach attaches a hook of the whole node and pins the link at once: until then it lives as long as this process. A
-// link that is there is defunct; the new one takes its name, so that there is no moment without.
+// link that is there is attached to nothing; the new one takes its name.
 func (s *Store) attach(ctx context.Context, h Hook, cgroup *os.File) error {
 	path := join(pathLinks, h.Name)
 	options := link.RawLinkOptions{Program: s.view.entries[h.Name], Attach: h.Attach}

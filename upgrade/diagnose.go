@@ -12,6 +12,9 @@ import (
 // restart is what to do about damage that the next owner repairs.
 const restart = "restart the agent: it repairs this"
 
+// reattach is what to do about a hook that is not attached.
+const reattach = "the agent attaches it again, start it if none runs"
+
 // diagnose lists what is wrong with a tree as far as the tree itself tells, without knowing the release.
 func (v *view) diagnose() ([]Damage, error) {
 	var all []Damage
@@ -64,9 +67,10 @@ func (v *view) diagnoseHook(hook string) ([]Damage, error) {
 	switch path := join(pathLinks, hook); {
 	case v.isStray(path):
 	case l == nil && entryAt(entry).node():
-		add(path, "it is gone: traffic does not pass the hook")
+		all = append(all, Damage{path, "it is gone: traffic does not pass the hook", reattach})
 	case l != nil && l.defunct:
-		add(path, "the cgroup that it was attached to is gone: traffic does not pass the hook")
+		what := fmt.Sprintf("it is detached, or its %s is gone: traffic does not pass the hook", l.at)
+		all = append(all, Damage{path, what, reattach})
 	case l != nil && entry != nil && l.info.Program != programID(entry):
 		all = append(all, Damage{path, "it attaches something else than the entry program",
 			evict})

@@ -31,7 +31,7 @@ type State struct {
 	Maps        []MapState        `json:"maps"` // those that all generations share
 	Pods        int               `json:"pods"`
 	PodLinks    int               `json:"podLinks"`
-	PodsDefunct int               `json:"podsDefunct"`        // pods with a link to a namespace or interface that is gone
+	PodsDefunct int               `json:"podsDefunct"`        // pods with a link that is attached to nothing any more
 	Building    []string          `json:"building,omitempty"` // paths of what is being built or removed
 	Others      []Other           `json:"others,omitempty"`   // programs of others on the same cgroups
 	Damages     []Damage          `json:"damages,omitempty"`
@@ -274,7 +274,7 @@ func entryAt(p *ebpf.Program) Where {
 func (l *attachment) where() string {
 	switch {
 	case l.defunct:
-		return "gone"
+		return "nothing"
 	case l.at == Cgroup:
 		return cgroupName(l.target)
 	case l.at == Sockhash:

@@ -44,7 +44,8 @@ type Store struct {
 	lease   *os.File
 	journal *journal
 	log     *slog.Logger
-	same    bool // the release that serves is this one
+	cgroup  string // path of the one that cgroup hooks are attached to
+	same    bool   // the release that serves is this one
 
 	mu sync.Mutex // held by everything that changes generations or the word
 }
@@ -66,7 +67,7 @@ func Open(ctx context.Context, plane DataPlane, o Options) (_ *Store, err error)
 		return nil, err
 	}
 	defer cgroup.Close() // a nil file is fine
-	s := &Store{object: object, journal: &journal{trace: o.Trace}, log: o.log()}
+	s := &Store{object: object, journal: &journal{trace: o.Trace}, cgroup: o.Cgroup, log: o.log()}
 	defer func() {
 		if err != nil {
 			s.Close()

@@ -116,7 +116,7 @@ func TestCgroupMadeAgain(t *testing.T) {
 	}
 	eventually(t, "the links are defunct", func() bool {
 		damages := b.inspect(t).Damages
-		return len(damages) == 2 && strings.Contains(damages[0].What, "gone")
+		return len(damages) == 2 && strings.Contains(damages[0].What, "its cgroup is gone")
 	})
 	newCgroup(t, b.cgroup)
 	s := b.open(t, _TinyBytes)

@@ -36,9 +36,11 @@ func (a *agent) lookAfterPods(ctx context.Context) error {
 	tick := time.NewTicker(podsPeriod)
 	defer tick.Stop()
 	for {
-		mended, err := a.mend(ctx, o)
+		hooks, node := a.store.Reattach(ctx)
+		mended, pods := a.mend(ctx, o)
 		if ctx.Err() == nil {
-			said.pods(mended, err)
+			said.node(hooks, node)
+			said.pods(mended, pods)
 		}
 		select {
 		case <-ctx.Done():
@@ -90,8 +92,29 @@ func (a *agent) mend(ctx context.Context, o enrol.Options) ([]enrol.Mended, erro
 // said logs what was done each time, and what cannot be done when it is first seen and when it changes.
 type said struct {
 	log       *slog.Logger
-	problem   string            // of all pods
-	workloads map[uint64]string // problems by cookie
+	hooks     string            // the problem of the node
+	all       string            // of all pods
+	workloads map[uint64]string // of single ones, by cookie
+}
+
+// changed notes a problem, and reports whether it is a new one.
+func changed(problem *string, err error) bool {
+	now := ""
+	if err != nil {
+		now = err.Error()
+	}
+	was := *problem
+	*problem = now
+	return now != "" && now != was
+}
+
+func (s *said) node(attached []string, err error) {
+	if len(attached) > 0 {
+		s.log.Warn("attached again what somebody took off the node", "hooks", attached)
+	}
+	if changed(&s.hooks, err) {
+		s.log.Warn("look after the hooks of the node", "err", err)
+	}
 }
 
 func (s *said) pods(mended []enrol.Mended, err error) {
@@ -107,14 +130,10 @@ func (s *said) pods(mended []enrol.Mended, err error) {
 			log.Warn("workload is not as it should be", "err", m.Err)
 		}
 	}
-	problem := ""
-	if err != nil {
-		problem = err.Error()
-	} else {
+	if err == nil {
 		s.workloads = workloads
 	}
-	if problem != "" && problem != s.problem {
+	if changed(&s.all, err) {
 		s.log.Warn("look after enrolled pods", "err", err)
 	}
-	s.problem = problem
 }
