@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
 /* connect() of TCP and UDP: what was dialled is remembered on the socket, and an endpoint is dialled instead. */
-#include "select.h"
+#include "peers.h"
 
 /* The state of a socket that the entry has stamped; says once if another generation ran it before. */
 static __always_inline struct flow *flow_of(struct bpf_sock *sk)
@@ -17,19 +17,32 @@ static __always_inline struct flow *flow_of(struct bpf_sock *sk)
 	return flow;
 }
 
-static __always_inline void flow_start(struct flow *flow, const struct selection *s)
+/*
+ * A service was dialled. The hook runs before the kernel connects, and that may still fail: what the socket is
+ * connected to until then is kept beside.
+ */
+static __always_inline void flow_start(struct bpf_sock_addr *ctx, struct flow *flow, const struct selection *s)
 {
+	if (s->key.protocol == IPPROTO_UDP && flow_connected(flow, ctx->sk))
+		peer_remember(flow, &flow->connection, bpf_get_socket_cookie(ctx));
 	flow->layout = FLOW_LAYOUT;
 	flow->protocol = s->key.protocol;
-	flow->dialled = s->key.address;
-	flow->dialled_port = s->key.port;
-	flow->peer = s->address;
-	flow->peer_port = s->port;
-	flow->service = s->service;
+	flow->connection = mapping_selected(s);
 	flow->service_incarnation = s->incarnation;
-	flow->endpoint = s->endpoint;
 	flow->start = bpf_ktime_get_boot_ns();
-	flow->flags = FLOW_SERVICE;
+	flow->flags |= FLOW_SERVICE;
+}
+
+/*
+ * What is no service was dialled. Of a UDP socket only what is known of that address goes: should the kernel fail
+ * the connect(), the socket stays connected to what it was; and if not, connection is no longer its peer.
+ */
+static __always_inline void flow_pass(struct bpf_sock_addr *ctx, struct flow *flow, const struct selection *s)
+{
+	if (s->key.protocol == IPPROTO_TCP || mapping_leads_to(&flow->connection, &s->key.address, s->key.port))
+		flow->flags &= ~FLOW_SERVICE;
+	if (s->key.protocol == IPPROTO_UDP)
+		peer_forget(flow, &s->key.address, s->key.port, bpf_get_socket_cookie(ctx));
 }
 
 static __always_inline int turn_away(void)
@@ -50,12 +63,12 @@ static __always_inline enum outcome connect_select(struct bpf_sock_addr *ctx, st
 		return OUTCOME_PASS;
 	if (!flow)
 		return refuse(REFUSED_NO_MEMORY);
-	flow->flags = 0; /* a UDP socket may connect again */
 	outcome = select(s);
 	if (outcome == OUTCOME_SELECTED) {
-		flow_start(flow, s);
+		flow_start(ctx, flow, s);
 		count(COUNT_CONNECT);
 	} else if (outcome == OUTCOME_PASS) {
+		flow_pass(ctx, flow, s);
 		count(COUNT_PASSED);
 	}
 	return outcome;

@@ -48,16 +48,13 @@ static __always_inline void miss(enum hook hook)
 		(*counter)++;
 }
 
-/* connect() and sendto(): the first sight of a client socket stamps it. */
-static __always_inline int enter_client(struct bpf_sock_addr *ctx, void *calls, enum hook hook)
+/* connect() and sendto() in a workload: the first sight of a client socket stamps it. */
+static __always_inline int enter_client(
+	struct bpf_sock_addr *ctx, void *calls, enum hook hook, const struct workload *workload)
 {
-	struct workload *workload = workload_by_netns(bpf_get_netns_cookie(ctx));
-	struct socket *socket;
+	struct socket *socket = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	__u64 word;
 
-	if (!workload)
-		return PROCEED;
-	socket = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (socket) {
 		word = word_read();
 		if (!socket->stamp)
@@ -69,33 +66,9 @@ static __always_inline int enter_client(struct bpf_sock_addr *ctx, void *calls, 
 	return REFUSE;
 }
 
-SEC("cgroup/connect4")
-int enter_connect4(struct bpf_sock_addr *ctx)
-{
-	return enter_client(ctx, &calls_connect4, HOOK_CONNECT4);
-}
-
-SEC("cgroup/connect6")
-int enter_connect6(struct bpf_sock_addr *ctx)
-{
-	return enter_client(ctx, &calls_connect6, HOOK_CONNECT6);
-}
-
-SEC("cgroup/sendmsg4")
-int enter_sendmsg4(struct bpf_sock_addr *ctx)
-{
-	return enter_client(ctx, &calls_sendmsg4, HOOK_SENDMSG4);
-}
-
-SEC("cgroup/sendmsg6")
-int enter_sendmsg6(struct bpf_sock_addr *ctx)
-{
-	return enter_client(ctx, &calls_sendmsg6, HOOK_SENDMSG6);
-}
-
 /*
- * recvmsg() and getpeername(): a stamped socket is ours whether or not its pod still is, so that a withdrawn
- * pod's sockets go on seeing what they dialled. These hooks must return 1.
+ * sendto(), recvmsg() and getpeername(): a stamped socket is ours whether or not its pod still is, so that a
+ * withdrawn pod's sockets go on with what they dialled. The last two must return 1.
  */
 static __always_inline int enter_stamped(struct bpf_sock_addr *ctx, void *calls, enum hook hook)
 {
@@ -106,6 +79,44 @@ static __always_inline int enter_stamped(struct bpf_sock_addr *ctx, void *calls,
 	bpf_tail_call(ctx, calls, slot_of(word_read(), socket->stamp));
 	miss(hook);
 	return PROCEED;
+}
+
+static __always_inline int enter_connect(struct bpf_sock_addr *ctx, void *calls, enum hook hook)
+{
+	struct workload *workload = workload_by_netns(bpf_get_netns_cookie(ctx));
+
+	return workload ? enter_client(ctx, calls, hook, workload) : PROCEED;
+}
+
+static __always_inline int enter_sendmsg(struct bpf_sock_addr *ctx, void *calls, enum hook hook)
+{
+	struct workload *workload = workload_by_netns(bpf_get_netns_cookie(ctx));
+
+	return workload ? enter_client(ctx, calls, hook, workload) : enter_stamped(ctx, calls, hook);
+}
+
+SEC("cgroup/connect4")
+int enter_connect4(struct bpf_sock_addr *ctx)
+{
+	return enter_connect(ctx, &calls_connect4, HOOK_CONNECT4);
+}
+
+SEC("cgroup/connect6")
+int enter_connect6(struct bpf_sock_addr *ctx)
+{
+	return enter_connect(ctx, &calls_connect6, HOOK_CONNECT6);
+}
+
+SEC("cgroup/sendmsg4")
+int enter_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return enter_sendmsg(ctx, &calls_sendmsg4, HOOK_SENDMSG4);
+}
+
+SEC("cgroup/sendmsg6")
+int enter_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return enter_sendmsg(ctx, &calls_sendmsg6, HOOK_SENDMSG6);
 }
 
 SEC("cgroup/recvmsg4")

@@ -22,7 +22,7 @@ import (
 // makes the checks named inside below; the parent is the node.
 
 var (
-	podAddresses = []string{"10.9.0.1/32", "10.9.0.2/32", "fd00:9::1/128"}
+	podAddresses = []string{"10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4", "fd00:9::1"}
 	service4     = netip.MustParseAddr("10.96.0.1")
 	service6     = netip.MustParseAddr("fd00:96::1")
 	other4       = netip.MustParseAddr("10.96.0.2")
@@ -53,7 +53,13 @@ func TestHooks(t *testing.T) {
 	node.service(3, service6, 80, TCPNumber, netip.MustParseAddrPort("[fd00:9::1]:8080"))
 	node.service(4, service6, 53, UDPNumber, netip.MustParseAddrPort("[fd00:9::1]:5353"))
 	node.service(5, other4, 53, UDPNumber, netip.MustParseAddrPort("10.9.0.2:5353"))
-	node.service(6, other4, 80, TCPNumber, netip.AddrPort{}) // no endpoint
+	node.service(6, other4, 80, TCPNumber) // no endpoint
+	node.service(7, spread4.Addr(), 53, UDPNumber, netip.MustParseAddrPort("10.9.0.1:5353"),
+		netip.MustParseAddrPort("10.9.0.2:5353"), netip.MustParseAddrPort("10.9.0.3:5353"),
+		netip.MustParseAddrPort("10.9.0.4:5353"))
+	node.service(8, shared4.Addr(), 53, UDPNumber, netip.MustParseAddrPort("10.9.0.1:5353"))
+	node.service(9, empty4.Addr(), 53, UDPNumber)
+	node.service(10, unroutable4.Addr(), 53, UDPNumber, netip.MustParseAddrPort("203.0.113.1:53"))
 
 	for name := range insideChecks {
 		t.Run(name, func(t *testing.T) {
@@ -90,16 +96,17 @@ func (f fixture) put(name string, key, value any) {
 	}
 }
 
-// service adds one at index, with one endpoint of the same index or with none.
-func (f fixture) service(index uint32, a netip.Addr, port uint16, protocol uint8, endpoint netip.AddrPort) {
+// service adds one at index with its endpoints, eight at most.
+func (f fixture) service(index uint32, a netip.Addr, port uint16, protocol uint8, endpoints ...netip.AddrPort) {
 	f.t.Helper()
 	key := MeshServiceKey{Address: AddressOf(a), Port: BigEndian(port), Protocol: protocol}
 	record := MeshService{Key: key, Incarnation: 1}
-	if endpoint.IsValid() {
-		record.Ranges[MeshServiceLevelLEVEL_READY] = Range(index, 1)
-		f.put("slots", index, index)
-		f.put("endpoints", index, MeshEndpoint{Address: AddressOf(endpoint.Addr()), Port: BigEndian(endpoint.Port()),
-			Incarnation: 1, State: 1})
+	first := 8 * index
+	record.Ranges[MeshServiceLevelLEVEL_READY] = Range(first, uint32(len(endpoints)))
+	for i, e := range endpoints {
+		f.put("slots", first+uint32(i), first+uint32(i))
+		f.put("endpoints", first+uint32(i),
+			MeshEndpoint{Address: AddressOf(e.Addr()), Port: BigEndian(e.Port()), Incarnation: 1, State: 1})
 	}
 	f.put("services", index, record)
 	f.put("service_ids", key, index)
@@ -146,11 +153,18 @@ func (f fixture) runInside(cgroup, name string) {
 	var log strings.Builder
 	lines := bufio.NewScanner(stdout)
 	for lines.Scan() {
-		var cookie uint64
-		if _, err := fmt.Sscanf(lines.Text(), "cookie %d", &cookie); err == nil {
-			key := MeshWorkloadKey{Id: cookie, By: uint32(MeshWorkloadByWORKLOAD_BY_NETNS)}
-			f.put("workloads", key, MeshWorkload{Netns: cookie})
-			fmt.Fprintln(stdin, "go")
+		var what string
+		key := MeshWorkloadKey{By: uint32(MeshWorkloadByWORKLOAD_BY_NETNS)}
+		_, _ = fmt.Sscanf(lines.Text(), "%s %d", &what, &key.Id) // most lines are no requests
+		switch what {
+		case "enrol":
+			f.put("workloads", key, MeshWorkload{Netns: key.Id})
+			fmt.Fprintln(stdin, "done")
+		case "withdraw":
+			if err := f.maps["workloads"].Delete(key); err != nil {
+				f.t.Error(err)
+			}
+			fmt.Fprintln(stdin, "done")
 		}
 		fmt.Fprintln(&log, lines.Text())
 	}

@@ -34,6 +34,16 @@ var insideChecks = map[string]func() error{
 	"no endpoint": func() error { return refused("tcp4", "10.96.0.2:80") },
 	"direct":      func() error { return exchangeTCP("tcp4", "10.9.0.1:8080") },
 	"reconnected": reconnectedUDP,
+
+	"udp connected, service named":        func() error { return connectedNamed(unix.AF_INET) },
+	"udp mapped connected, service named": func() error { return connectedNamed(unix.AF_INET6) },
+	"udp idle while others send":          idleAmongMany,
+	"udp withdrawn":                       withdrawnUDP,
+	"udp reconnect fails":                 reconnectFails,
+	"udp reconnected while looked at":     reconnectedLookedAt,
+	"udp endpoint addressed directly":     addressedDirectly,
+	"udp endpoint of two services":        sharedEndpoint,
+	"udp-lite":                            untouchedUDPLite,
 }
 
 // TestInside is the child: it skips when it is not one.
@@ -50,37 +60,38 @@ func TestInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range podAddresses {
-		addr, err := netlink.ParseAddr(a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr.Flags = unix.IFA_F_NODAD
-		if err := netlink.AddrAdd(lo, addr); err != nil {
+		ip := netip.MustParseAddr(a)
+		alone := &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())}
+		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: alone, Flags: unix.IFA_F_NODAD}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
+	if err := askNode("enrol"); err != nil {
 		t.Fatal(err)
 	}
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(fd)
-	if _, err := fmt.Fprintf(os.Stdout, "cookie %d\n", cookie); err != nil { // to the parent
-		t.Fatal(err)
-	}
-	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil { // the parent has enrolled us
-		t.Fatal(err)
-	}
-	for _, a := range []string{"10.9.0.1", "10.9.0.2", "fd00:9::1"} {
+	for _, a := range podAddresses {
 		serveEcho(t, a)
 	}
 	awaitLocal(t, "fd00:9::1")
 	if err := insideChecks[name](); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// askNode makes the parent enrol or withdraw this namespace, and returns when that is done.
+func askNode(what string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s %d\n", what, cookie)
+	_, err = bufio.NewReader(os.Stdin).ReadString('\n') // nothing more comes before the next request
+	return err
 }
 
 // awaitLocal returns once packets to an address of our own are ours: the kernel adds the local route of an IPv6 address

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #pragma once
 
+#include <linux/in6.h>
 #include <linux/types.h>
 
 /* Of the kernel's own types only what is read, found by name at load (CO-RE): no vmlinux.h of 150,000 lines. */
@@ -15,6 +16,9 @@ typedef struct {
 } possible_net_t;
 
 struct sock_common {
+	__be32 skc_daddr;
+	struct in6_addr skc_v6_daddr;
+	__be16 skc_dport;
 	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
@@ -23,6 +27,7 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u16 sk_protocol;
 };
 
 struct inet_sock {

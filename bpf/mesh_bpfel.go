@@ -79,28 +79,43 @@ type MeshEndpoint struct {
 }
 
 type MeshFlow struct {
-	_                  structs.HostLayout
-	Stamp              uint16
-	Layout             uint16
-	Ran                uint16
-	Flags              uint8
-	Protocol           uint8
-	Dialled            MeshAddress
-	Peer               MeshAddress
-	DialledPort        uint16
-	PeerPort           uint16
-	Service            uint32
-	Endpoint           uint64
+	_          structs.HostLayout
+	Stamp      uint16
+	Layout     uint16
+	Ran        uint16
+	Flags      uint8
+	Protocol   uint8
+	Connection struct {
+		_           structs.HostLayout
+		Dialled     MeshAddress
+		Peer        MeshAddress
+		DialledPort uint16
+		PeerPort    uint16
+		Service     uint32
+		Endpoint    uint64
+	}
 	Start              uint64
 	ServiceIncarnation uint32
 	Identity           uint32
-	Reserved           [56]uint8
+	Sent               struct {
+		_           structs.HostLayout
+		Dialled     MeshAddress
+		Peer        MeshAddress
+		DialledPort uint16
+		PeerPort    uint16
+		Service     uint32
+		Endpoint    uint64
+	}
+	Reserved [8]uint8
 }
 
 type MeshFlowFlag uint32
 
 const (
 	MeshFlowFlagFLOW_SERVICE MeshFlowFlag = 1
+	MeshFlowFlagFLOW_SENT    MeshFlowFlag = 2
+	MeshFlowFlagFLOW_SHOWN   MeshFlowFlag = 4
+	MeshFlowFlagFLOW_PEERS   MeshFlowFlag = 8
 )
 
 type MeshFlowLayout uint32

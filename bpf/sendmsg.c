@@ -2,56 +2,44 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
 /* sendto() of UDP: a socket stays with one endpoint of a service while that is usable, or QUIC and DTLS would break. */
-#include "select.h"
-
-static __always_inline struct peer_key peer_key(__u64 socket, const struct address *a, __be16 port, __u16 direction)
-{
-	return (struct peer_key){.address = *a, .socket = socket, .port = port, .direction = direction};
-}
-
-/* Makes the endpoint's replies known as the service's. Most recent wins where two services share an endpoint. */
-static __always_inline bool peer_remember_service(const struct selection *s, __u64 socket)
-{
-	struct peer_key key = peer_key(socket, &s->address, s->port, PEER_SERVICE);
-	struct peer *known = bpf_map_lookup_elem(&peers, &key);
-	struct peer peer = {.address = s->key.address, .endpoint = s->endpoint, .port = s->key.port};
-
-	if (known && known->endpoint == s->endpoint && known->port == s->key.port &&
-		address_equal(&known->address, &s->key.address))
-		return true;
-	return !bpf_map_update_elem(&peers, &key, &peer, BPF_ANY);
-}
+#include "peers.h"
 
 static __always_inline enum outcome sendmsg_select(struct bpf_sock_addr *ctx, struct selection *s)
 {
+	struct flow *flow = flow_of(ctx->sk);
 	__u64 socket = bpf_get_socket_cookie(ctx);
-	struct peer_key key;
-	struct peer *known;
-	enum outcome outcome;
+	enum outcome outcome = OUTCOME_SELECTED;
+	struct mapping m;
 
-	flow_of(ctx->sk);
 	s->key.port = ctx->user_port;
-	s->key.protocol = IPPROTO_UDP;
+	s->key.protocol = ctx->protocol;
 	s->netns = bpf_get_netns_cookie(ctx);
-	key = peer_key(socket, &s->key.address, s->key.port, PEER_ENDPOINT);
-	known = bpf_map_lookup_elem(&peers, &key);
-	if (known && endpoint_use(known->endpoint) != ENDPOINT_GONE) {
-		s->endpoint = known->endpoint;
-		s->address = known->address;
-		s->port = known->port;
-		return peer_remember_service(s, socket) ? OUTCOME_SELECTED : refuse(REFUSED_NO_MEMORY);
+	if (s->key.protocol != IPPROTO_UDP)
+		return OUTCOME_PASS;
+	if (!flow || !ctx->sk)
+		return refuse(REFUSED_NO_MEMORY);
+	/* So looks each write() of an AF_INET6 socket that is connected to IPv4, and it says nothing new. */
+	if (connected_to(ctx->sk, &s->key.address, s->key.port))
+		return OUTCOME_PASS;
+	/* A connected socket hears nobody but its peer, so that is whom it must ask when it names the service. */
+	if (flow_connected(flow, ctx->sk) && mapping_is_of(&flow->connection, &s->key.address, s->key.port)) {
+		select_known(s, &flow->connection);
+		return OUTCOME_SELECTED;
 	}
-	outcome = select(s);
-	if (outcome == OUTCOME_SELECTED) {
-		struct peer peer = {.address = s->address, .endpoint = s->endpoint, .port = s->port};
-
-		if (bpf_map_update_elem(&peers, &key, &peer, BPF_ANY) || !peer_remember_service(s, socket))
-			return refuse(REFUSED_NO_MEMORY);
-		count(COUNT_SEND);
-	} else if (outcome == OUTCOME_PASS) {
+	if (!peer_known(flow, s, socket)) {
+		/* The pod may be withdrawn: then the socket goes on with what it has, and is given nothing new. */
+		outcome = workload_by_netns(s->netns) ? select(s) : OUTCOME_PASS;
+		if (outcome == OUTCOME_SELECTED)
+			count(COUNT_SEND);
+	}
+	if (outcome == OUTCOME_PASS) {
 		count(COUNT_PASSED);
+		peer_forget(flow, &s->key.address, s->key.port, socket);
 	}
-	return outcome;
+	if (outcome != OUTCOME_SELECTED)
+		return outcome;
+	m = mapping_selected(s);
+	return peer_remember(flow, &m, socket) ? OUTCOME_SELECTED : refuse(REFUSED_NO_MEMORY);
 }
 
 SEC("cgroup/sendmsg4")

@@ -84,17 +84,17 @@ func ReadFlows(w *upgrade.Writer) (*Flows, error) {
 
 func flowOf(r bpf.MeshFlowRecord, client enrol.Workload, boot time.Time) Flow {
 	f := r.Flow
-	peer := netip.AddrPortFrom(f.Peer.Addr(), bpf.BigEndian(f.PeerPort))
+	peer := netip.AddrPortFrom(f.Connection.Peer.Addr(), bpf.BigEndian(f.Connection.PeerPort))
 	local := client.IP6
 	if peer.Addr().Is4() {
 		local = client.IP4
 	}
 	flow := Flow{
 		Client: client.Name, Local: netip.AddrPortFrom(local, r.LocalPort), Protocol: "TCP", Peer: peer,
-		Dialled: netip.AddrPortFrom(f.Dialled.Addr(), bpf.BigEndian(f.DialledPort)), State: tcpState(r.State),
+		Dialled: netip.AddrPortFrom(f.Connection.Dialled.Addr(), bpf.BigEndian(f.Connection.DialledPort)), State: tcpState(r.State),
 		Stamp: f.Stamp, Ran: f.Ran, Since: boot.Add(time.Duration(f.Start)), Cookie: r.Cookie,
-		service:  ref(f.Service, f.ServiceIncarnation),
-		endpoint: ref(uint32(f.Endpoint), uint32(f.Endpoint>>32)),
+		service:  ref(f.Connection.Service, f.ServiceIncarnation),
+		endpoint: ref(uint32(f.Connection.Endpoint), uint32(f.Connection.Endpoint>>32)),
 	}
 	if f.Protocol == unix.IPPROTO_UDP {
 		flow.Protocol, flow.State = "UDP", "connected"

@@ -92,8 +92,8 @@ func TestReasonOfAWorkload(t *testing.T) {
 func TestNamesOfFlows(t *testing.T) {
 	record := func(service, endpoint uint32) bpf.MeshFlowRecord {
 		r := bpf.MeshFlowRecord{}
-		r.Flow.Service, r.Flow.ServiceIncarnation = service, 5
-		r.Flow.Endpoint = bpf.EndpointRef(endpoint, 6)
+		r.Flow.Connection.Service, r.Flow.ServiceIncarnation = service, 5
+		r.Flow.Connection.Endpoint = bpf.EndpointRef(endpoint, 6)
 		return r
 	}
 	f := &Flows{}
