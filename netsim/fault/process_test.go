@@ -276,7 +276,34 @@ func TestTraceAgent(t *testing.T) {
 	if diff := cmp.Diff(count(first), count(second)); diff != "" {
 		t.Errorf("calls of two starts:\n%s", diff)
 	}
-	t.Logf("%d calls", len(first))
+	// One that has to make everything makes the same each time.
+	_, node, err := agent.info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cold [2][]supervisor.Call
+	for i := range cold {
+		if err := agent.end(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(node.PinDir); err != nil {
+			t.Fatal(err)
+		}
+		if cold[i], err = agent.Trace(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b := count(cold[0]), count(cold[1])
+	if diff := cmp.Diff(a, b); diff != "" {
+		t.Errorf("calls of two first starts:\n%s", diff)
+	}
+	for _, must := range []string{"bpf OBJ_PIN {pins}/super", "bpf OBJ_PIN {pins}/links/connect4", "mkdirat {pins}/writers",
+		"renameat {pins}/gen/1_new {pins}/gen/1"} {
+		if a[must] == 0 && a[strings.Replace(must, "at ", " ", 1)] == 0 {
+			t.Errorf("a first start does not %s", must)
+		}
+	}
+	t.Logf("%d calls to adopt, %d to begin", len(first), len(cold[0]))
 	e.mustRun(t, "a")
 }
 

@@ -166,7 +166,7 @@ func (t tracee) describeBPF(command uint32, address, size uint64) string {
 }
 
 // context shows the first two 32-bit words of what a program is run with: an operation and what it is about, where the
-// program has operations.
+// program has operations. Large ones are something else: addresses, packets.
 func (t tracee) context(a attributes) string {
 	const ctxSizeIn, ctxIn = 40, 48
 	if a.u32(ctxSizeIn) < 8 {
@@ -176,7 +176,12 @@ func (t tracee) context(a attributes) string {
 	if err != nil || len(ctx) < 8 {
 		return "?"
 	}
-	return fmt.Sprintf("(%d,%d)", binary.NativeEndian.Uint32(ctx), binary.NativeEndian.Uint32(ctx[4:]))
+	const large = 4096
+	operation, subject := binary.NativeEndian.Uint32(ctx), binary.NativeEndian.Uint32(ctx[4:])
+	if operation >= large || subject >= large {
+		return ""
+	}
+	return fmt.Sprintf("(%d,%d)", operation, subject)
 }
 
 func named(kind, name string) string { return strings.TrimSpace(kind + " " + name) }

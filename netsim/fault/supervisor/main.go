@@ -39,7 +39,8 @@ func Main(args []string) error {
 func trace(socket string, calls []string, orders io.Reader, reports io.Writer) error {
 	// The kernel knows a tracer by its thread. If that ends, in whatever way, so does all that it traces.
 	runtime.LockOSThread()
-	t := &tracer{reports: json.NewEncoder(reports), answers: make(chan order), resume: make(chan struct{}, 1)}
+	t := &tracer{reports: json.NewEncoder(reports), answers: make(chan order), resume: make(chan struct{}, 1),
+		threads: map[int]int{}}
 	last := report{Ended: true}
 	err := t.run(socket, calls, orders)
 	if last.Status = uint32(t.status); err != nil {
@@ -65,7 +66,13 @@ func (t *tracer) run(socket string, calls []string, orders io.Reader) error {
 	if err := t.reports.Encode(report{}); err != nil {
 		return err
 	}
-	go t.listen(orders)
+	decoder := json.NewDecoder(orders)
+	var first order
+	if err := decoder.Decode(&first); err != nil {
+		return fmt.Errorf("read first order: %w", err)
+	}
+	t.watch = first.Watch
+	go t.listen(decoder)
 	if err := t.accept(listener, filter); err != nil {
 		return err
 	}
@@ -78,7 +85,7 @@ func (t *tracer) run(socket string, calls []string, orders io.Reader) error {
 		if ended || err != nil {
 			return err
 		}
-		select {
+		select { // only while something is held: else drain has waited
 		case <-changes:
 		case <-t.resume:
 			if err := t.resumeHeld(); err != nil {
@@ -89,8 +96,7 @@ func (t *tracer) run(socket string, calls []string, orders io.Reader) error {
 }
 
 // listen hands orders on. When they end, so does this process, at once: the kernel then ends what it traces.
-func (t *tracer) listen(orders io.Reader) {
-	decoder := json.NewDecoder(orders)
+func (t *tracer) listen(decoder *json.Decoder) {
 	for {
 		var o order
 		if err := decoder.Decode(&o); err != nil {

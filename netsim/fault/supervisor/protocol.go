@@ -16,8 +16,10 @@ type report struct {
 	Error  string `json:"error,omitempty"`
 }
 
-// order is what the tracer is told: what to do at the moment that it has reported, or to resume what it holds.
+// order is what the tracer is told: what to do at the moment that it has reported, or to resume what it holds. If the
+// first one is to watch, no other is expected, and every call is let through.
 type order struct {
+	Watch  bool       `json:"watch,omitempty"`
 	Kind   actionKind `json:"kind,omitempty"`
 	Errno  unix.Errno `json:"errno,omitempty"`
 	Resume bool       `json:"resume,omitempty"`

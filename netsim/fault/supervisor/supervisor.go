@@ -65,9 +65,6 @@ func New(options Options) (_ *Supervisor, err error) {
 		return nil, err
 	}
 	s := &Supervisor{self: options.Self, decide: options.Decide, done: make(chan struct{}), halted: make(chan struct{})}
-	if s.decide == nil {
-		s.decide = func(Call, When) Action { return Go() }
-	}
 	if s.dir, err = os.MkdirTemp("", "evenkeel-supervisor-"); err != nil {
 		return nil, fmt.Errorf("make directory of supervisor: %w", err)
 	}
@@ -102,6 +99,10 @@ func (s *Supervisor) start(calls []string) error {
 		err = errors.New(first.Error)
 	}
 	if err != nil {
+		s.pipe.Close()
+		return errors.Join(fmt.Errorf("start tracer: %w", err), s.tracer.Wait())
+	}
+	if err := s.orders.Encode(order{Watch: s.decide == nil}); err != nil {
 		s.pipe.Close()
 		return errors.Join(fmt.Errorf("start tracer: %w", err), s.tracer.Wait())
 	}
@@ -153,6 +154,9 @@ func (s *Supervisor) follow(reports *json.Decoder) error {
 			return nil
 		}
 		if r.Call == nil {
+			continue
+		}
+		if s.decide == nil {
 			continue
 		}
 		action := s.decide(*r.Call, r.When)

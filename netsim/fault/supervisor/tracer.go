@@ -20,9 +20,11 @@ type tracer struct {
 	reports    *json.Encoder
 	answers    chan order
 	resume     chan struct{}
+	watch      bool // nobody answers
 	pid, pidfd int
-	calls      int  // how many were let through
-	running    bool // the shim has become the command: what it does counts
+	threads    map[int]int // processes by thread, as far as they have made watched calls
+	calls      int         // how many were let through
+	running    bool        // the shim has become the command: what it does counts
 	waiting    []*pending
 	current    *pending // under way in the kernel
 	held       []*pending
@@ -40,12 +42,17 @@ type pending struct {
 	decided bool
 }
 
-// drain handles everything that threads have to report, and tells whether the process has ended.
+// drain handles what threads have to report, until the process has ended or, while one of its threads is held, until
+// there is nothing more to handle.
 func (t *tracer) drain() (ended bool, err error) {
 	for {
 		var status unix.WaitStatus
+		options := unix.WALL | unix.WNOTHREAD
+		if len(t.held) > 0 { // and may be resumed
+			options |= unix.WNOHANG
+		}
 		// Only what this thread traces: other children of this process are others'.
-		tid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD|unix.WNOHANG, nil)
+		tid, err := unix.Wait4(-1, &status, options, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -80,6 +87,7 @@ func (t *tracer) handle(tid int, status unix.WaitStatus) error {
 	case unix.PTRACE_EVENT_SECCOMP:
 		return t.enter(tid)
 	case unix.PTRACE_EVENT_EXEC:
+		clear(t.threads) // the one that called has the number of the first now
 		t.running = t.running || tid == t.pid
 		return unix.PtraceCont(tid, 0)
 	case unix.PTRACE_EVENT_STOP:
@@ -99,7 +107,7 @@ func (t *tracer) handle(tid int, status unix.WaitStatus) error {
 
 // enter takes note of a thread that is about to make a watched call.
 func (t *tracer) enter(tid int) error {
-	if !t.running || processOf(tid) != t.pid { // a child's calls are not the process's
+	if !t.running || !t.own(tid) { // a child's calls are not the process's
 		return unix.PtraceCont(tid, 0)
 	}
 	c, err := readCall(tid)
@@ -113,6 +121,16 @@ func (t *tracer) enter(tid int) error {
 	p.call.Name, p.call.Argument = tracee{tid, t.pidfd}.describe(c.number, c.args)
 	t.waiting = append(t.waiting, p)
 	return t.next()
+}
+
+// own tells whether a thread is the process's.
+func (t *tracer) own(tid int) bool {
+	of, known := t.threads[tid]
+	if !known {
+		of = processOf(tid)
+		t.threads[tid] = of
+	}
+	return of == t.pid
 }
 
 // next starts a call that waits if none is under way.
@@ -162,7 +180,10 @@ func (t *tracer) act(p *pending, when When) error {
 	if err := t.reports.Encode(report{Call: &p.call, When: when}); err != nil {
 		return err
 	}
-	action := <-t.answers
+	var action order
+	if !t.watch {
+		action = <-t.answers
+	}
 	switch action.Kind {
 	case actionKill:
 		t.killed = true
@@ -222,6 +243,7 @@ func (t *tracer) resumeHeld() error {
 
 // forget drops what is known of a thread that has ended.
 func (t *tracer) forget(tid int) error {
+	delete(t.threads, tid)
 	of := func(p *pending) bool { return p.tid == tid }
 	t.waiting = slices.DeleteFunc(t.waiting, of)
 	t.held = slices.DeleteFunc(t.held, of)
