@@ -99,11 +99,10 @@ func (r *run) quiet(ctx SpecContext, what string) (budget time.Duration) {
 			Fail(fmt.Sprintf("the machine is too busy: %s", report.VoidReasons))
 		}
 		from := record.Now()
+		r.flush() // windows begin
 		during(ctx, time.Second)
+		r.flush() // and end
 		to := record.Now()
-		for _, c := range r.clients {
-			Expect(c.Flush()).To(Succeed())
-		}
 		r.phases = nil
 		r.mark(from, record.Phase{Name: "without a fault", FaultFree: true})
 		r.mark(to, record.Phase{Name: what})
@@ -113,6 +112,14 @@ func (r *run) quiet(ctx SpecContext, what string) (budget time.Duration) {
 		if !report.Void {
 			return time.Duration(report.Budget * float64(time.Millisecond))
 		}
+	}
+}
+
+// flush returns when all that has happened is in the recordings.
+func (r *run) flush() {
+	GinkgoHelper()
+	for _, c := range r.clients {
+		Expect(c.Flush()).To(Succeed())
 	}
 }
 

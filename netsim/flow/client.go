@@ -31,13 +31,15 @@ const (
 	openTimeout = 10 * time.Second
 	// opening is how many connections are made at a time.
 	opening = 16
-	// windowLength is how often each flow is counted.
+	// windowLength is how often each flow is counted, where there are no more than windowFlows; with twice as many it is
+	// twice that, and so on.
 	windowLength = 250 * time.Millisecond
+	windowFlows  = 250
 	// lead and, for each flow, leadEach are the time between the last connection and the first frame.
 	lead     = 20 * time.Millisecond
 	leadEach = 50 * time.Microsecond
 	// step is what lies between the schedules of a client: see stagger.
-	step = time.Millisecond
+	step = 2 * time.Millisecond
 )
 
 // client runs the flows of a plan.
@@ -166,14 +168,14 @@ func (c *client) stagger() {
 	}
 }
 
-// count writes a window of each flow in every windowLength, a part of them at a time: all at once would make frames late.
+// count writes a window of each flow now and then, of a part of them at a time: all at once would make frames late.
 func (c *client) count(stop <-chan struct{}) {
-	const parts = 10
-	tick := time.NewTicker(windowLength / parts)
+	parts := 10 * ((len(c.flows)+len(c.probes)-1)/windowFlows + 1)
+	tick := time.NewTicker(windowLength / 10)
 	defer tick.Stop()
 	for part := 0; ; part = (part + 1) % parts {
 		c.turn(part, parts)
-		if part == 0 {
+		if part%10 == 0 {
 			_ = c.rec.Flush() // the error stays, and Finish returns it
 		}
 		select {

@@ -189,7 +189,7 @@ func (p *Process) end() error {
 	return p.failed
 }
 
-// Flush returns when all that has happened so far is in the recording.
+// Flush ends the windows of all flows and returns when all that has happened so far is in the recording.
 func (c *Client) Flush() error {
 	answer, err := c.Ask(commandFlush)
 	if err == nil && answer != sayFlushed {
