@@ -29,7 +29,7 @@ func newFlowClientCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "client < PLAN",
 		Short: "Run the flows of a plan, the first line of standard input, and record them until that ends",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			scheduling := flow.Prefer()
 			in, out := flow.Streams()
@@ -42,7 +42,7 @@ func newFlowServerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "server",
 		Short: "Answer flows of every kind until standard input ends",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			scheduling := flow.Prefer()
 			in, out := flow.Streams()
@@ -57,7 +57,7 @@ func newFlowRelayCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "relay --to ADDRESS",
 		Short: "Pass flows on, and do the wrong that standard input orders to each: the control of the judge",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			to, err := netip.ParseAddr(address)
 			if err != nil {

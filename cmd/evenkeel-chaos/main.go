@@ -77,10 +77,7 @@ func newRootCommand(e env) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
-
-		SuggestionsMinimumDistance: 2,
-
-		RunE: helpOrUnknown,
+		RunE:          helpOrUnknown,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
 	root.AddCommand(newJudgeCommand(e), newFlowCommand())
@@ -92,9 +89,18 @@ func helpOrUnknown(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return c.Help()
 	}
+	c.SuggestionsMinimumDistance = 2
 	err := fmt.Errorf("unknown command %q", args[0])
 	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
 		err = fmt.Errorf("%w, did you mean %s?", err, strings.Join(like, " or "))
 	}
 	return usage(c, err)
+}
+
+// noArgs refuses what a command has no use for.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(c, fmt.Errorf("it takes no argument, and not %q", args[0]))
+	}
+	return nil
 }

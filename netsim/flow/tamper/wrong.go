@@ -67,7 +67,7 @@ func ParseOrder(text string) (o Order, err error) {
 		return Order{}, fmt.Errorf("parse order %q: %q is not known", text, fields[0])
 	}
 	if len(fields) != words {
-		return Order{}, fmt.Errorf("parse order %q: %d words, not %d", text, words, len(fields))
+		return Order{}, fmt.Errorf("parse order %q: it has %d words, not %d", text, len(fields), words)
 	}
 	switch o.Wrong {
 	case Hole:
