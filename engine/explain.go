@@ -17,7 +17,7 @@ type Explanation struct {
 	// Reason is a sentence for people.
 	Reason string `json:"reason"`
 	// Ports are the addresses that can be dialled, one of a family, with the endpoints that a connection can get.
-	Ports []ExplainedPort `json:"ports,omitempty"`
+	Ports []ExplainedPort `json:"ports"`
 }
 
 // ExplainedPort is one address of an explanation.
@@ -27,7 +27,7 @@ type ExplainedPort struct {
 	Level   string         `json:"level,omitempty"`
 	Why     string         `json:"why"`
 	// Endpoints are those of the level, empty if the connection is refused.
-	Endpoints []EndpointView `json:"endpoints,omitempty"`
+	Endpoints []EndpointView `json:"endpoints"`
 }
 
 // Outcomes of an explanation.

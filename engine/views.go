@@ -25,7 +25,7 @@ type ServiceView struct {
 	Origin         string        `json:"origin,omitempty"`
 	Ports          []PortView    `json:"ports"`
 	// Problems say why it is not served as it should be; none if it is.
-	Problems []string `json:"problems,omitempty"`
+	Problems []string `json:"problems"`
 }
 
 // PortView is one address, port and protocol of a service.
@@ -40,7 +40,7 @@ type PortView struct {
 	Incarnation uint32 `json:"incarnation,omitempty"`
 	// Level is the one that new connections use, empty if all are refused.
 	Level  string      `json:"level,omitempty"`
-	Levels []LevelView `json:"levels,omitempty"`
+	Levels []LevelView `json:"levels"`
 }
 
 // LevelView is a level that has endpoints; see enum service_level of the kernel side.

@@ -28,7 +28,7 @@ type Info struct {
 // NodeInfo is a node. Paths are absolute.
 type NodeInfo struct {
 	Name      string            `json:"name"`
-	Labels    map[string]string `json:"labels,omitempty"`
+	Labels    map[string]string `json:"labels"`
 	Addresses []netip.Addr      `json:"addresses"`
 	PodCIDRs  []netip.Prefix    `json:"podCIDRs"`
 	Netns     string            `json:"netns"`
@@ -64,17 +64,17 @@ type PodInfo struct {
 	Namespace   string            `json:"namespace"`
 	Name        string            `json:"name"`
 	Node        string            `json:"node"`
-	Labels      map[string]string `json:"labels,omitempty"`
+	Labels      map[string]string `json:"labels"`
 	Addresses   []netip.Addr      `json:"addresses"`
 	HostNetwork bool              `json:"hostNetwork"`
 	Netns       string            `json:"netns"`
 	Cgroup      string            `json:"cgroup"`
 	Link        string            `json:"link,omitempty"`
-	Serve       []string          `json:"serve,omitempty"`
+	Serve       []string          `json:"serve"`
 	// Enrolled is what the lab did; whether the pod is still enrolled is the agent's to say (evenkeel status).
 	Enrolled  bool          `json:"enrolled"`
 	Refusal   string        `json:"refusal,omitempty"`
-	Processes []ProcessInfo `json:"processes,omitempty"`
+	Processes []ProcessInfo `json:"processes"`
 	// Logs is the directory of the output of its processes.
 	Logs string `json:"logs"`
 }

@@ -31,10 +31,10 @@ type State struct {
 	Maps        []MapState        `json:"maps"` // those that all generations share
 	Pods        int               `json:"pods"`
 	PodLinks    int               `json:"podLinks"`
-	PodsDefunct int               `json:"podsDefunct"`        // pods with a link that is attached to nothing any more
-	Building    []string          `json:"building,omitempty"` // paths of what is being built or removed
-	Others      []Other           `json:"others,omitempty"`   // programs of others on the same cgroups
-	Damages     []Damage          `json:"damages,omitempty"`
+	PodsDefunct int               `json:"podsDefunct"` // pods with a link that is attached to nothing any more
+	Building    []string          `json:"building"`    // paths of what is being built or removed
+	Others      []Other           `json:"others"`      // programs of others on the same cgroups
+	Damages     []Damage          `json:"damages"`
 	Steps       []StepState       `json:"steps"` // the latest, oldest first
 }
 

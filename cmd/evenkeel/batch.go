@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
 	"github.com/evenkeel/evenkeel/engine/enrol"
 	"github.com/evenkeel/evenkeel/engine/manifest"
 )
@@ -33,8 +34,8 @@ type answer struct {
 	// Changed is whether anything had to be done.
 	Changed   bool     `json:"changed"`
 	Cookie    uint64   `json:"cookie,omitempty"` // of the network namespace
-	Addresses []string `json:"addresses,omitempty"`
-	Ignored   []string `json:"ignoredAddresses,omitempty"` // further ones: the pod is known by one of each family
+	Addresses []string `json:"addresses"`
+	Ignored   []string `json:"ignoredAddresses"` // further ones: the pod is known by one of each family
 
 	withdrawn bool
 }
@@ -132,7 +133,7 @@ func (b *batch) line(ctx context.Context, number int, text []byte) error {
 	if a.Code == "error" {
 		b.failed++
 	}
-	if err := json.NewEncoder(b.out).Encode(a); err != nil {
+	if err := json.NewEncoder(b.out).Encode(report.Whole(a)); err != nil {
 		return fmt.Errorf("answer line %d of the batch: %w", number, err)
 	}
 	return nil

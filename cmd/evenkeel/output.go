@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
 )
 
 // output is the form in which a command prints its document.
@@ -36,7 +38,7 @@ func (o output) print(c *cobra.Command, w io.Writer, document any, people func(*
 	if o == "json" {
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(document); err != nil {
+		if err := encoder.Encode(report.Whole(document)); err != nil {
 			return fmt.Errorf("print: %w", err)
 		}
 		return nil

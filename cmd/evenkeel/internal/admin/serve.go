@@ -123,5 +123,5 @@ func write(w http.ResponseWriter, document any, err error) {
 		w.WriteHeader(code)
 		document = failure{err.Error()}
 	}
-	_ = json.NewEncoder(w).Encode(document) // the client has gone: nobody is left to tell
+	_ = json.NewEncoder(w).Encode(report.Whole(document)) // the client has gone: nobody is left to tell
 }

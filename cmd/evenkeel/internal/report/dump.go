@@ -36,10 +36,10 @@ func NewNames() *Names {
 }
 
 // Services lists the services.
-func (v *View) Services() *Services { return &Services{Version, list(v.Engine.Services())} }
+func (v *View) Services() *Services { return &Services{Version, v.Engine.Services()} }
 
 // Endpoints lists the endpoints.
-func (v *View) Endpoints() *Endpoints { return &Endpoints{Version, list(v.Engine.Endpoints())} }
+func (v *View) Endpoints() *Endpoints { return &Endpoints{Version, v.Engine.Endpoints()} }
 
 // WorkloadList lists the pods.
 func (v *View) WorkloadList() (*Workloads, error) {
@@ -47,5 +47,5 @@ func (v *View) WorkloadList() (*Workloads, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Workloads{Version, list(all)}, nil
+	return &Workloads{Version, all}, nil
 }

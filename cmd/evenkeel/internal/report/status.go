@@ -54,7 +54,7 @@ type Agent struct {
 	Node    string    `json:"node,omitempty"`
 	// Ready: everything is attached, and everything that the sources have was applied. NotReady says what is not.
 	Ready    bool     `json:"ready"`
-	NotReady []string `json:"notReady,omitempty"`
+	NotReady []string `json:"notReady"`
 	// Epoch of the agent; another one in Word says that this agent was replaced.
 	Epoch uint16 `json:"epoch,omitempty"`
 }
@@ -91,8 +91,8 @@ type Source struct {
 	Read   time.Time `json:"read,omitzero"`
 	// Objects are counted by kind, Skipped are those of kinds that are not read.
 	Objects  map[string]int `json:"objects"`
-	Skipped  map[string]int `json:"skipped,omitempty"`
-	Warnings []string       `json:"warnings,omitempty"`
+	Skipped  map[string]int `json:"skipped"`
+	Warnings []string       `json:"warnings"`
 	// Error is why what it says now is not in effect, Since when that was first seen.
 	Error string    `json:"error,omitempty"`
 	Since time.Time `json:"since,omitzero"`
@@ -108,7 +108,6 @@ func Collect(dir string, v *View) (*Status, error) {
 	s := &Status{
 		Version: Version, Dir: dir, Others: state.Others, Damages: state.Damages, Steps: state.Steps,
 		Word: Word{state.Epoch, state.Floor, state.Serve, state.Canary, state.Share, state.Last, state.Phase},
-		Maps: []engine.MapFill{}, Sources: []Source{}, Workloads: []Workload{}, Problems: []string{},
 	}
 	if state.Holder != nil {
 		s.Agent = Agent{Running: true, PID: state.Holder.PID, Command: state.Holder.Command}
@@ -122,16 +121,7 @@ func Collect(dir string, v *View) (*Status, error) {
 		s.view(v)
 	}
 	s.Healthy = len(s.Problems) == 0
-	s.Others, s.Damages, s.Steps = list(s.Others), list(s.Damages), list(s.Steps)
 	return s, nil
-}
-
-// list makes an empty list of none, so that it is [] in JSON: empty means empty, absent would mean unknown.
-func list[T any](l []T) []T {
-	if l == nil {
-		return []T{}
-	}
-	return l
 }
 
 func (s *Status) problem(format string, args ...any) {
@@ -151,7 +141,6 @@ func (s *Status) pinned(state *upgrade.State) {
 		s.problem("%v", err)
 	}
 	live := make(map[uint16]bool)
-	s.Generations = []Generation{}
 	for _, g := range state.Generations {
 		live[g.Number] = g.Live
 		counters, err := byID(g.Maps, "counters", plane.Counters)
@@ -160,7 +149,6 @@ func (s *Status) pinned(state *upgrade.State) {
 		}
 		s.Generations = append(s.Generations, Generation{g, counters})
 	}
-	s.Hooks = []Hook{}
 	for _, h := range state.Hooks {
 		s.Hooks = append(s.Hooks, Hook{h, misses[h.Name]})
 		if !h.OK && len(state.Damages) == 0 {
@@ -192,7 +180,7 @@ func (s *Status) agent(v *View) {
 	case v != nil && v.Agent != nil:
 		said, sources := v.Agent()
 		said.Running, said.Answers, said.PID, said.Command = true, true, s.Agent.PID, s.Agent.Command
-		s.Agent, s.Sources, s.Differs = said, list(sources), v.Differs
+		s.Agent, s.Sources, s.Differs = said, sources, v.Differs
 		for _, why := range said.NotReady {
 			s.problem("the agent is not ready: %s", why)
 		}
@@ -217,12 +205,12 @@ func (s *Status) view(v *View) {
 	if err != nil {
 		s.problem("%v", err)
 	}
-	s.Maps = list(fill)
+	s.Maps = fill
 	workloads, err := v.Workloads()
 	if err != nil {
 		s.problem("%v", err)
 	}
-	s.Workloads = list(workloads)
+	s.Workloads = workloads
 	for _, w := range workloads {
 		if w.Enrolled && w.Code != "" {
 			s.problem("workload %s (namespace %s, cookie %d): %s", cmp.Or(w.Name, "?"), cmp.Or(w.Netns, "?"), w.Cookie, w.Reason)
