@@ -89,7 +89,7 @@ func askNode(what string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s %d\n", what, cookie)
+	fmt.Fprintf(os.Stdout, "%s %d\n", what, cookie)
 	_, err = bufio.NewReader(os.Stdin).ReadString('\n') // nothing more comes before the next request
 	return err
 }
