@@ -18,7 +18,8 @@ import (
 const takeOverTime = 5 * time.Second
 
 // takeLease locks the tree's directory for this process. The kernel frees the lock when the process dies, however it
-// does. It returns a [HeldError] if another has it, unless takeOver says to kill that one.
+// does. It returns a [HeldError] if another has it, unless takeOver says to kill that one; and if it was killed, but a
+// third process was faster.
 func takeLease(ctx context.Context, path string, takeOver bool) (*os.File, error) {
 	dir, err := tryLease(path)
 	var held *HeldError
@@ -31,11 +32,30 @@ func takeLease(ctx context.Context, path string, takeOver bool) (*os.File, error
 	if err := kill(ctx, path, held.PID); err != nil {
 		return nil, fmt.Errorf("take over %s: %w", path, err)
 	}
-	dir, err = openLocked(ctx, path, unix.LOCK_EX)
-	if err != nil {
-		return nil, fmt.Errorf("take over %s: %w", path, err)
+	return inherit(ctx, path, held.PID)
+}
+
+// inherit takes the lease when the lock of a killed holder is free.
+func inherit(ctx context.Context, path string, killed int) (*os.File, error) {
+	tick := time.NewTicker(retry)
+	defer tick.Stop()
+	for {
+		dir, err := tryLease(path)
+		var held *HeldError
+		if !errors.As(err, &held) {
+			return dir, err
+		}
+		// The kernel names the process that took the lock, also while nothing but a child of it keeps that; it names
+		// none where it cannot.
+		if held.PID != killed && held.PID != 0 {
+			return nil, held
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("take over %s: %w", path, context.Cause(ctx))
+		case <-tick.C:
+		}
 	}
-	return dir, nil
 }
 
 func tryLease(path string) (*os.File, error) {

@@ -115,6 +115,36 @@ func TestTakeOverOfAStoppedHolder(t *testing.T) {
 	b.sound(t)
 }
 
+// Of two that take over at once one wins. The other is told by whom the lease is held now, at once and not after it has
+// waited for the dead.
+func TestTwoTakeOversAtOnce(t *testing.T) {
+	b := newBed(t)
+	first := start(t, job{Do: "open", Dir: b.dir, Cgroup: b.cgroup}, "")
+	first.done(t)
+	killed := first.Process.Pid
+	if err := kill(t.Context(), b.dir, killed); err != nil {
+		t.Fatal(err)
+	}
+	if _, dead := first.done(t); !dead {
+		t.Fatal("the holder was not killed")
+	}
+	winner := start(t, job{Do: "open", Dir: b.dir, Cgroup: b.cgroup}, "")
+	winner.done(t)
+	if err := kill(t.Context(), b.dir, killed); err != nil { // as the loser does, whom the winner was too fast for
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	_, err := inherit(t.Context(), b.dir, killed)
+	var held *HeldError
+	if !errors.As(err, &held) || held.PID != winner.Process.Pid {
+		t.Errorf("%v; want a HeldError about pid %d", err, winner.Process.Pid)
+	}
+	if took := time.Since(begin); took > takeOverTime/2 {
+		t.Errorf("it took %v to tell", took)
+	}
+	winner.end(t)
+}
+
 // A take-over gives up when it is told to, though the process that keeps the lock cannot be killed: a lock that a
 // child of the holder inherited belongs to nobody whom /proc/locks names.
 func TestTakeOverEnds(t *testing.T) {
