@@ -56,7 +56,8 @@ type Store struct {
 // again; nothing else is written but the epoch. An uninstall that was cut short is finished first.
 //
 // It returns a [HeldError] if another process has the lease, a [RefusedError] if the layout of the release is another
-// or the cgroup is, a [DamageError] if what was lost cannot be restored. None of them changes anything.
+// or the cgroup is, a [DamageError] if what was lost cannot be restored. None of them changes anything, or has cost a
+// holder its life.
 func Open(ctx context.Context, plane DataPlane, o Options) (_ *Store, err error) {
 	object, err := readObject(plane)
 	if err != nil {
@@ -73,6 +74,11 @@ func Open(ctx context.Context, plane DataPlane, o Options) (_ *Store, err error)
 			s.Close()
 		}
 	}()
+	if o.TakeOver {
+		if err := object.fits(o.Dir, id); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.take(ctx, o); err != nil {
 		return nil, err
 	}
@@ -95,6 +101,24 @@ func (o *object) cgroup(path string) (*os.File, uint64, error) {
 		return nil, 0, nil
 	}
 	return openCgroup(path)
+}
+
+// fits looks, before a holder is killed for it, whether the release can go on from what is pinned. It writes nothing; what
+// the holder is in the middle of may be refused, too. Where nothing serves there is nothing to fit.
+func (o *object) fits(dir string, cgroup uint64) error {
+	v, err := readView(tree(dir))
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	if v.super == nil || v.word().Serve() == 0 || v.super.phase().state() == phaseRemoving {
+		return nil
+	}
+	if phase := v.super.phase(); phase.state() != phaseIdle {
+		return &RefusedError{[]Change{{"phase", "idle", phase.String()}}}
+	}
+	_, err = examine(v, o, cgroup)
+	return err
 }
 
 // take gets the lease, and reads the tree.

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestRefuseOtherLayout(t *testing.T) {
@@ -70,6 +71,41 @@ func TestRefuseOtherLayout(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A take-over that must be refused leaves the holder alive.
+func TestRefusedTakeOverCostsNothing(t *testing.T) {
+	b := newBed(t)
+	holder := start(t, job{Do: "open", Dir: b.dir, Cgroup: b.cgroup}, "")
+	holder.done(t)
+	before := snapshot(t, b.dir)
+	for name, change := range map[string]func(*DataPlane, *Options){
+		"another size":    func(p *DataPlane, _ *Options) { p.Sizes = map[string]uint32{"tiny_routes": 65} },
+		"another layout":  func(p *DataPlane, _ *Options) { p.Object = _TinyReorderedBytes },
+		"another cgroup":  func(_ *DataPlane, o *Options) { o.Cgroup = newCgroup(t, b.cgroup+"-other") },
+		"one hook less":   func(p *DataPlane, _ *Options) { p.Hooks = p.Hooks[:4] },
+		"no such cgroup":  func(_ *DataPlane, o *Options) { o.Cgroup += "-missing" },
+		"object is wrong": func(p *DataPlane, _ *Options) { p.Object = nil },
+	} {
+		plane, options := tinyPlane(_TinyBytes), b.options()
+		options.TakeOver = true
+		change(&plane, &options)
+		s, err := Open(t.Context(), plane, options)
+		closeIf(s)
+		if err == nil {
+			t.Fatalf("%s: not refused", name)
+		}
+		if err := holder.Process.Signal(unix.Signal(0)); err != nil {
+			t.Fatalf("%s: the holder is dead: %v", name, err)
+		}
+		if state := b.inspect(t); state.Holder == nil || state.Holder.PID != holder.Process.Pid {
+			t.Fatalf("%s: the lease is held by %+v", name, state.Holder)
+		}
+	}
+	if diff := cmp.Diff(before, snapshot(t, b.dir)); diff != "" {
+		t.Errorf("refusing changed (-before +after):\n%s", diff)
+	}
+	holder.end(t) // well
 }
 
 func TestRefuseContradiction(t *testing.T) {
