@@ -122,7 +122,7 @@ func inspect(dir string) (*State, error) {
 	}
 	defer v.close()
 	s := &State{Dir: dir, Phase: "unknown", Building: v.building, Maps: mapStates(v.maps)}
-	if s.Holder, err = leaseHolder(dir); err != nil {
+	if s.Holder, err = FindHolder(dir); err != nil {
 		return nil, err
 	}
 	s.readSuper(v)
@@ -146,8 +146,9 @@ func inspect(dir string) (*State, error) {
 	return s, err
 }
 
-// leaseHolder finds who holds the lease. The lock is only looked at: to try it would get in an agent's way.
-func leaseHolder(path string) (*Holder, error) {
+// FindHolder finds who holds the lease of a tree, nil if nobody does. The lock is only looked at: to try it would get in
+// an agent's way. It returns fs.ErrNotExist if there is no tree.
+func FindHolder(path string) (*Holder, error) {
 	dir, err := os.Open(path)
 	if err != nil {
 		return nil, err

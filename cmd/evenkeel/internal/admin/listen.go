@@ -24,8 +24,21 @@ const DefaultSocket = "/run/evenkeel/admin.sock"
 // maxSocketPath is the room in struct sockaddr_un (unix(7)), without the NUL.
 const maxSocketPath = 107
 
+// InUseError says that somebody answers at the path of a socket.
+type InUseError struct {
+	PID int // of whoever made the socket; 0 if the kernel does not say
+}
+
+func (e *InUseError) Error() string {
+	if e.PID == 0 {
+		return "another agent answers there: give this one a path of its own with --admin"
+	}
+	return fmt.Sprintf("another agent (pid %d) answers there: give this one a path of its own with --admin", e.PID)
+}
+
 // Listen makes the socket, mode 0600, in a directory that it makes as well if need be, mode 0700. A socket that nobody
-// listens to any more is replaced. The file goes when the listener is closed.
+// listens to any more is replaced. The file goes when the listener is closed. It returns an [InUseError] if somebody
+// answers there.
 func Listen(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("listen at %s: the path of a socket has at most %d bytes: choose a shorter one with --admin",
@@ -63,8 +76,15 @@ func clear(path string) error {
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
-		conn.Close()
-		return errors.New("another agent answers there: give this one a path of its own with --admin")
+		defer conn.Close()
+		made := &InUseError{}
+		if found := peerOf(conn); found != nil {
+			made.PID = int(found.Pid)
+		}
+		return made
+	}
+	if errors.Is(err, unix.EAGAIN) { // so many wait already
+		return &InUseError{}
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("see whether another agent answers there: %w", err)
@@ -80,17 +100,25 @@ type credentials struct{}
 
 // withPeer notes who has connected.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	var peer *unix.Ucred
-	if c, ok := conn.(*net.UnixConn); ok {
-		if raw, err := c.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { // an error leaves peer nil, which is refused
-				if found, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-					peer = found
-				}
-			})
-		}
+	return context.WithValue(ctx, credentials{}, peerOf(conn))
+}
+
+// peerOf is who is at the other end, nil if the kernel does not tell: whoever has connected, or has begun to listen.
+func peerOf(conn net.Conn) (peer *unix.Ucred) {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil
 	}
-	return context.WithValue(ctx, credentials{}, peer)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	_ = raw.Control(func(fd uintptr) { // an error leaves peer nil, which is refused
+		if found, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			peer = found
+		}
+	})
+	return peer
 }
 
 // allowed reports whether a request comes from root or from the user of this process.

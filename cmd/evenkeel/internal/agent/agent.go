@@ -64,6 +64,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := plane.CheckDir(o.Dir); err != nil {
 		return err
 	}
+	var s sockets
+	defer s.close()
+	if o.TakeOver {
+		if err := s.beforeTakeOver(ctx, o); err != nil {
+			return err
+		}
+	}
 	a.store, err = upgrade.Open(ctx, plane.Of(o.Sizes.MaxEntries()), upgrade.Options{
 		Dir: o.Dir, Cgroup: o.Cgroup, TakeOver: o.TakeOver, Log: o.Log,
 	})
@@ -75,20 +82,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer a.engine.Close()
-	adminSocket, err := admin.Listen(o.Admin)
-	if err != nil {
+	if err := s.listen(ctx, o, 0); err != nil {
 		return err
 	}
-	defer adminSocket.Close()
-	var metricsSocket net.Listener
-	if o.Metrics != "" {
-		metricsSocket, err = new(net.ListenConfig).Listen(ctx, "tcp", o.Metrics)
-		if err != nil {
-			return fmt.Errorf("serve metrics: %w: choose another address with --metrics, or none with --metrics=", err)
-		}
-		defer metricsSocket.Close()
-	}
-	if err := a.serve(ctx, adminSocket, metricsSocket); err != nil && ctx.Err() == nil {
+	if err := a.serve(ctx, s.admin, s.metrics); err != nil && ctx.Err() == nil {
 		return err
 	}
 	o.Log.Info("agent ends, the data plane serves on")

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// An agent that is told to take over, and cannot run, costs the one that runs nothing.
+func TestTakeOverThatMustFail(t *testing.T) {
+	n := newNode(t)
+	agent := n.startAgent(t)
+	busy, err := net.Listen("tcp", "127.0.0.1:15091")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	theirs := filepath.Join(t.TempDir(), "admin.sock")
+	other, err := net.Listen("unix", theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	before := n.pins(t)
+	for _, test := range []struct {
+		name, want string
+		flags      []string
+	}{
+		{"another layout", "--max", []string{"--max-services", "99"}},
+		{"a busy port", "--metrics", []string{"--metrics", "127.0.0.1:15091"}},
+		{"a port that is busy on one address", "--metrics", []string{"--metrics", ":15091"}},
+		{"a socket of another process", "--admin", []string{"--admin", theirs}},
+	} {
+		got := evenkeel(t, append(append(n.agentArgs(), "--take-over"), test.flags...)...)
+		if got.code != 1 || !strings.Contains(got.stderr, test.want) {
+			t.Errorf("%s: %+v", test.name, got)
+		}
+		if s := n.status(t); !s.Healthy || s.Agent.PID != agent.Process.Pid {
+			t.Fatalf("%s: %+v, %q", test.name, s.Agent, s.Problems)
+		}
+	}
+	if after := n.pins(t); after != before {
+		t.Errorf("pinned before:\n%s\nand after:\n%s", before, after)
+	}
+	next := n.startAgent(t, "--take-over", "--metrics", ":15090") // the port that the incumbent has
+	<-agent.done
+	if s := n.status(t); !s.Healthy || s.Agent.PID != next.Process.Pid {
+		t.Errorf("after a take-over: %+v, %q", s.Agent, s.Problems)
+	}
+}
