@@ -3,6 +3,9 @@
 package e2e
 
 import (
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -54,6 +57,15 @@ var _ = Describe("A packet whose source is not the pod's", Ordered, ContinueOnFa
 			Expect(forged).To(BeEmpty())
 			Expect(l.counter(ctx, "a", "refused_source")).To(Equal(before + 10))
 		})
+		It("does not leave it either when the agent has put back what told of the check: "+name, func(ctx SpecContext) {
+			unlist(l, "a", l.workloads(ctx, "a")["default/checked"])
+			Eventually(ctx, func() bool { return l.status(ctx, "a").Healthy }).WithTimeout(mendTime).Should(BeTrue(),
+				"%s", l.problems(ctx, "a"))
+			before := l.counter(ctx, "a", "refused_source")
+			forged, _ := arrivals(ctx, "checked", family)
+			Expect(forged).To(BeEmpty())
+			Expect(l.counter(ctx, "a", "refused_source")).To(Equal(before + 10))
+		})
 		It("leaves a pod that was enrolled without the check: "+name, func(ctx SpecContext) {
 			got := l.enrol(ctx, "unchecked", "--source-check=false")
 			Expect(got.code).To(BeZero(), "%+v", got)
@@ -62,6 +74,16 @@ var _ = Describe("A packet whose source is not the pod's", Ordered, ContinueOnFa
 		})
 	}
 })
+
+// unlist deletes the element of map workloads that is found by the index of a pod's interface (struct workload_key).
+func unlist(l *lab, node string, w workloadStatus) {
+	GinkgoHelper()
+	m, err := ebpf.LoadPinnedMap(filepath.Join(l.pins(node), "maps", "workloads"), nil)
+	Expect(err).NotTo(HaveOccurred())
+	defer m.Close()
+	const byInterface = 2
+	Expect(m.Delete([2]uint64{uint64(w.Interface), byInterface})).To(Succeed())
+}
 
 // receiverLine is what the receiver prints: that it listens, then what comes in.
 type receiverLine struct {

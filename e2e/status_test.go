@@ -32,9 +32,12 @@ type statusOf struct {
 }
 
 type workloadStatus struct {
-	Name     string `json:"name"`
-	Enrolled bool   `json:"enrolled"`
-	Reason   string `json:"reason"`
+	Name      string `json:"name"`
+	Enrolled  bool   `json:"enrolled"`
+	Reason    string `json:"reason"`
+	Netns     string `json:"netns"`
+	Cookie    uint64 `json:"cookie"`
+	Interface uint32 `json:"interface"`
 }
 
 // ports returns the number of service ports in the kernel.
