@@ -3,6 +3,8 @@
 
 /* connect() of TCP and UDP: what was dialled is remembered on the socket, and an endpoint is dialled instead. */
 #include "peers.h"
+#include "kernel.h"
+#include <bpf/bpf_core_read.h>
 
 /* The state of a socket that the entry has stamped; says once if another generation ran it before. */
 static __always_inline struct flow *flow_of(struct bpf_sock *sk)
@@ -15,6 +17,31 @@ static __always_inline struct flow *flow_of(struct bpf_sock *sk)
 		flow->ran = config.generation;
 	}
 	return flow;
+}
+
+/*
+ * MPTCP connects by a subflow, which is what the hooks of connect() and sock_ops see. The application has the socket
+ * above, so that is told what to show. It says so as sent, not as connection: it is no second flow.
+ */
+static __always_inline void flow_show_above(struct bpf_sock *sk, const struct flow *flow)
+{
+	struct mptcp_sock *socket;
+	struct flow *above;
+
+	if (!bpf_core_type_exists(struct mptcp_sock)) /* nor does the helper: the kernel has no MPTCP */
+		return;
+	socket = bpf_skc_to_mptcp_sock(sk);
+	if (!socket)
+		return;
+	above = bpf_sk_storage_get(&sockets, socket, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!above)
+		return; /* getpeername() shows the endpoint */
+	above->stamp = flow->stamp;
+	above->layout = FLOW_LAYOUT;
+	above->ran = flow->ran;
+	above->protocol = flow->protocol;
+	above->sent = flow->connection;
+	above->flags = FLOW_SENT | FLOW_SHOWN;
 }
 
 /*
@@ -31,6 +58,8 @@ static __always_inline void flow_start(struct bpf_sock_addr *ctx, struct flow *f
 	flow->service_incarnation = s->incarnation;
 	flow->start = bpf_ktime_get_boot_ns();
 	flow->flags |= FLOW_SERVICE;
+	if (s->key.protocol == IPPROTO_TCP)
+		flow_show_above(ctx->sk, flow);
 }
 
 /*

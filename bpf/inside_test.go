@@ -44,6 +44,7 @@ var insideChecks = map[string]func() error{
 	"udp endpoint addressed directly":     addressedDirectly,
 	"udp endpoint of two services":        sharedEndpoint,
 	"udp-lite":                            untouchedUDPLite,
+	"mptcp":                               connectMPTCP,
 }
 
 // TestInside is the child: it skips when it is not one.

@@ -38,6 +38,10 @@ struct udp_sock {
 	struct inet_sock inet;
 };
 
+struct mptcp_sock {
+	struct sock *first;
+};
+
 struct seq_file;
 
 struct bpf_iter_meta {
