@@ -62,7 +62,7 @@ var _ = Describe("Enrolment", Ordered, ContinueOnFailure, func() {
 		running := hold(ctx, l.pod("plain"), "tcp="+at(direct, 9000), "udp="+at(direct, 9001), "http="+at(direct, 8080))
 		Expect(l.enrol(ctx, "plain").code).To(BeZero())
 		Expect(answerOf(ctx, l.pod("plain"), to)).To(Equal("ping"), "it is enrolled")
-		inside := hold(ctx, l.pod("plain"), "tcp="+to, "udp="+to, "http=10.96.0.10:80")
+		inside := hold(ctx, l.pod("plain"), "tcp="+to, "udp="+to, "udp-free="+to, "http=10.96.0.10:80")
 		Expect(l.withdraw(ctx, "plain").code).To(BeZero())
 		Expect(answerOf(ctx, l.pod("plain"), to)).To(Equal("swallowed"), "it is out")
 		running.advance(ctx, 20)

@@ -61,6 +61,22 @@ var _ = Describe("UDP", Ordered, ContinueOnFailure, func() {
 		Entry("two services from one unconnected socket, IPv6", "[fd00:96::10]:7", "[fd00:96::20]:7"),
 	)
 
+	DescribeTable("answers connected sockets that name the service in each datagram", func(ctx SpecContext, shown string, args ...string) {
+		args = append([]string{"udp", "-connected", "-named", "-count=2"}, args...)
+		for range 10 { // sockets; that a choice of their own is always right has a chance of 2^-20
+			args = append(args, both)
+		}
+		attempts := ask[report.Attempt](ctx, l.pod("client"), args...)
+		Expect(attempts).To(HaveLen(20))
+		for _, got := range attempts {
+			Expect(got.Errno).To(BeEmpty(), "%+v", got)
+			Expect(got).To(And(HaveField("From", shown), HaveField("Peer", shown)))
+		}
+	},
+		Entry("IPv4", both),
+		Entry("IPv4 through AF_INET6", "[::ffff:10.96.0.30]:7", "-mapped"),
+	)
+
 	It("stays on one endpoint of a service while that is ready, and moves when it is gone", func(ctx SpecContext) {
 		client := start[report.Attempt](ctx, l.pod("client"), "udp", "-stdin", "-say", "who? me", both)
 		servers := map[string]int{}

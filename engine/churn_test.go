@@ -119,7 +119,8 @@ func TestConnectionsUnderChurn(t *testing.T) {
 }
 
 // Promise: a connected UDP socket whose endpoint is gone is ended, in every namespace that can be entered; another
-// lives, and so does one that is connected no longer. A namespace that is gone, or is not the one that was enrolled, holds nothing up.
+// lives, and so does one that is connected no longer, or to something else. A namespace that is gone, or is not the one
+// that was enrolled, holds nothing up.
 func TestUDPSocketsOfGoneEndpointsEnd(t *testing.T) {
 	p := mustPlane(t)
 	e, serve := mustServe(t, p)
@@ -131,6 +132,9 @@ func TestUDPSocketsOfGoneEndpointsEnd(t *testing.T) {
 	quitter := p.mustPod(t, "web/quitter", podIP4, podIP6)
 	quitter.do(order{Dial: dial4, Hold: true})
 	quitter.do(order{Disconnect: true})
+	mover := p.mustPod(t, "web/mover", podIP4, podIP6)
+	mover.do(order{Dial: dial4, Hold: true})
+	mover.do(order{Dial: netip.MustParseAddrPort("192.0.2.7:9"), Move: true})
 	serve(dns(), ready(2, 1)...) // the first is gone before the next pod is there
 	keeper := p.mustPod(t, "web/keeper", podIP4, podIP6)
 	keeper.do(order{Dial: dial4, Hold: true})
@@ -160,6 +164,9 @@ func TestUDPSocketsOfGoneEndpointsEnd(t *testing.T) {
 	}
 	if _, err := quitter.try(order{Verify: true}); err != nil {
 		t.Errorf("the socket that was disconnected from the endpoint before: %v", err)
+	}
+	if _, err := mover.try(order{Verify: true}); err != nil {
+		t.Errorf("the socket that was connected to no service afterwards: %v", err)
 	}
 	cancel()
 	if err := run.Wait(); !errors.Is(err, context.Canceled) {

@@ -96,12 +96,13 @@ type pod struct {
 	from   *json.Decoder
 }
 
-// order tells a pod to connect so many UDP sockets, or to hold one, to disconnect that, or to see whether it is still
-// alive.
+// order tells a pod to connect so many UDP sockets, or to hold one, to connect that anew, to disconnect it, or to see
+// whether it is still alive.
 type order struct {
 	Dial       netip.AddrPort
 	Times      int
 	Hold       bool
+	Move       bool
 	Disconnect bool
 	Verify     bool
 }
@@ -234,6 +235,8 @@ func TestPodProcess(t *testing.T) {
 		switch {
 		case o.Hold:
 			held, err = dialUDP(o.Dial)
+		case o.Move:
+			err = unix.Connect(held, sockaddr(o.Dial))
 		case o.Disconnect:
 			err = disconnect(held)
 		case o.Verify:
@@ -304,16 +307,23 @@ func preparePod(addresses []string) (uint64, error) {
 	return netnsCookie()
 }
 
-func dialUDP(to netip.AddrPort) (int, error) {
-	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())})
+func sockaddr(to netip.AddrPort) unix.Sockaddr {
 	if to.Addr().Is4() {
-		family, address = unix.AF_INET, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+		return &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+}
+
+func dialUDP(to netip.AddrPort) (int, error) {
+	family := unix.AF_INET6
+	if to.Addr().Is4() {
+		family = unix.AF_INET
 	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(fd, address); err != nil {
+	if err := unix.Connect(fd, sockaddr(to)); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}

@@ -20,6 +20,7 @@ func runUDP(args []string, s streams) error {
 	flags := flag.NewFlagSet("udp", flag.ContinueOnError)
 	mapped := flags.Bool("mapped", false, "reach IPv4 through an AF_INET6 socket")
 	connected := flags.Bool("connected", false, "connect() the socket")
+	named := flags.Bool("named", false, "with -connected: name the address in each datagram, too")
 	say := flags.String("say", "hello", "the datagram")
 	count := flags.Int("count", 1, "rounds")
 	stdin := flags.Bool("stdin", false, "a round for each line of standard input instead")
@@ -34,7 +35,7 @@ func runUDP(args []string, s streams) error {
 		if err != nil {
 			return fmt.Errorf("parse address %q: %w", arg, err)
 		}
-		p := peer{to: to, connected: *connected}
+		p := peer{to: to, connected: *connected, named: *named}
 		if *connected || len(peers) == 0 {
 			if p.sock, err = openSocket(to.Addr(), unix.SOCK_DGRAM, *mapped, *timeout); err != nil {
 				return err
@@ -78,6 +79,7 @@ type peer struct {
 	to        netip.AddrPort
 	sock      socket
 	connected bool
+	named     bool
 	dialled   bool
 }
 
@@ -119,6 +121,8 @@ func (p *peer) exchange(say string, attempt *report.Attempt) (call, errno string
 			return "getpeername", errnoName(err)
 		}
 		attempt.Peer = addressOf(shown)
+	}
+	if p.connected && !p.named {
 		if _, err := unix.Write(p.sock.fd, []byte(say)); err != nil {
 			return "write", errnoName(err)
 		}
