@@ -140,7 +140,10 @@ struct {
 	__type(value, struct affinity);
 } affinities SEC(".maps");
 
-/* Writer: sendmsg. Readers: sendmsg, recvmsg. A miss in recvmsg: the datagram is shown as it came. */
+/*
+ * Writers: sendmsg; connect, of what a UDP socket was connected to. Readers: sendmsg, recvmsg, getpeername, of sockets
+ * with FLOW_PEERS. A miss: an endpoint is chosen anew, or the datagram is shown as it came.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);

@@ -12,7 +12,8 @@ type Sizes struct {
 	Workloads uint32
 	// Affinities is the number of (workload, service) pairs that session affinity remembers; the least used goes.
 	Affinities uint32
-	// Peers is the number of (socket, service) pairs of unconnected UDP; the least used goes.
+	// Peers is the number of (socket, service) pairs of unconnected UDP, but for the first service of a socket; the
+	// least used goes.
 	Peers uint32
 }
 

@@ -86,7 +86,8 @@ func agentFlags(c *cobra.Command, o *agent.Options) {
 	f.Uint32Var(&s.Endpoints, "max-endpoints", s.Endpoints, "room for endpoints, counted for each port they are behind")
 	f.Uint32Var(&s.Workloads, "max-workloads", s.Workloads, "room for enrolled pods")
 	f.Uint32Var(&s.Affinities, "max-affinities", s.Affinities, "room for session affinity: pairs of pod and service")
-	f.Uint32Var(&s.Peers, "max-peers", s.Peers, "room for unconnected UDP: pairs of socket and service")
+	f.Uint32Var(&s.Peers, "max-peers", s.Peers,
+		"room for unconnected UDP: pairs of socket and service, from the second service of a socket on")
 }
 
 // cleanSources writes the paths in their shortest form. One that is given twice would be two sources of one name.
