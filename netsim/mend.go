@@ -91,7 +91,7 @@ func (s stack) mendPair(other stack, near, far end, netns, mtu int) (made bool, 
 			netlink.Link
 		}{{s, link}, {other, farLink}} {
 			if half.Link != nil {
-				if err := half.LinkDel(half.Link); err != nil {
+				if err := half.LinkDel(half.Link); err != nil && !errors.Is(err, unix.ENODEV) {
 					return false, fmt.Errorf("remove what is left of link %s: %w", half.Attrs().Name, err)
 				}
 			}

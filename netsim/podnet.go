@@ -9,6 +9,7 @@ import (
 	"net/netip"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // workers is how many threads make pods. The kernel makes links one at a time, so more gain nothing.
@@ -165,7 +166,8 @@ func unspecified(a netip.Addr) netip.Addr {
 // has taken the namespace apart.
 func (p paths) removePod(r *router, pod *podState) error {
 	if link, err := r.LinkByName(podLinkName(pod.Ordinal)); err == nil {
-		if err := r.LinkDel(link); err != nil {
+		// ENODEV: the kernel has come to it meanwhile, because the other end is gone.
+		if err := r.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("remove link of pod %s: %w", pod.Spec.key(), err)
 		}
 	}

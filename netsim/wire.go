@@ -62,7 +62,7 @@ func disconnect(rs routers, w *wireState) error {
 	if err != nil {
 		return nil //nolint:nilerr // gone already, which is all that is wanted
 	}
-	if err := r.LinkDel(link); err != nil {
+	if err := r.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("remove wire between %s and %s: %w", w.Ends[0], w.Ends[1], err)
 	}
 	return nil

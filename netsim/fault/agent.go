@@ -137,8 +137,8 @@ func (a *Agent) Supervise(ctx context.Context, calls []string, decide supervisor
 	return run, nil
 }
 
-// Trace starts the agent, undisturbed but watched, and returns its watched calls until it was ready, in order, in the
-// words of [Agent.Words]. The agent that ran is killed before, and another one runs after.
+// Trace starts the agent, undisturbed but watched, and returns its watched calls in order, in the words of
+// [Agent.Words], until it is ready and has come to rest. The agent that ran is killed before, and another one runs after.
 func (a *Agent) Trace(ctx context.Context, calls ...string) (_ []supervisor.Call, err error) {
 	if err := a.end(ctx); err != nil {
 		return nil, err
@@ -147,9 +147,9 @@ func (a *Agent) Trace(ctx context.Context, calls ...string) (_ []supervisor.Call
 	if err != nil {
 		return nil, err
 	}
-	trace := run.Calls()
-	startErr := run.Err()
-	if err := run.Close(); err != nil {
+	settled := run.settle(ctx)
+	trace, startErr := run.Calls(), run.Err()
+	if err := errors.Join(settled, run.Close()); err != nil {
 		return nil, err
 	}
 	if startErr != nil {

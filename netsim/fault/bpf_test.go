@@ -90,6 +90,7 @@ func withoutGeneration(pins []string) []string {
 
 // The faults of BPF state, against an agent and its data plane by name. Healed, the node has what it had, and serves.
 func TestBPFFaults(t *testing.T) {
+	t.Parallel()
 	e := lab(t, true)
 	e.mustServe(t)
 	_, node, err := NewAgent(e.Lab, "a", e.Binary, nil).info()

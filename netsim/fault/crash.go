@@ -69,8 +69,9 @@ func (k *KillAt) Inject(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		settled := s.settle(ctx) // the place may come after the agent is ready
 		acted, calls, startErr := s.Acted(), len(s.Calls()), s.Err()
-		if err := s.Close(); err != nil {
+		if err := errors.Join(settled, s.Close()); err != nil {
 			return err
 		}
 		if acted == nil {
@@ -127,6 +128,9 @@ func (s *StopAt) Inject(ctx context.Context) error {
 		return err
 	}
 	s.run = run
+	if err := run.settle(ctx); err != nil { // the place may come after the agent is ready
+		return err
+	}
 	if run.Acted() == nil {
 		return fmt.Errorf("%v: the start has %d calls and never came there: %w", s.Place, len(run.Calls()),
 			errors.Join(run.Err(), ErrInert))

@@ -213,6 +213,7 @@ func TestDeadManKeepsTheLimit(t *testing.T) {
 
 // The faults of processes, done to a real agent by name. Each leaves one that runs.
 func TestAgentFaults(t *testing.T) {
+	t.Parallel()
 	e := lab(t, true)
 	for _, text := range []string{
 		"term agent/a", "kill agent/a after=0s..20ms seed=3", "stop agent/a", "freeze agent/b", "out-of-memory agent/a",
@@ -309,6 +310,7 @@ func TestTraceAgent(t *testing.T) {
 
 // Every moment of a start that adopts can be met, and whatever agent comes next is whole.
 func TestEveryPlaceOfAStart(t *testing.T) {
+	t.Parallel()
 	e := lab(t, true)
 	agent := NewAgent(e.Lab, "a", e.Binary, self(t))
 	calls, err := agent.Trace(t.Context())

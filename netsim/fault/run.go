@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"time"
 
 	"github.com/evenkeel/evenkeel/netsim/fault/supervisor"
 )
@@ -67,6 +68,37 @@ func (r *Run) Err() error {
 	default:
 		return nil
 	}
+}
+
+// quiet is how long an agent that is ready must make no watched call to be done with its start: what it does in the
+// background comes before or after it says that it is ready.
+const quiet = 250 * time.Millisecond
+
+// settle returns when the process has made no watched call for a while, has ended, or was stopped or wedged; an agent
+// that never rests is given 20 times as long.
+func (r *Run) settle(ctx context.Context) error {
+	tick := time.NewTicker(quiet / 10)
+	defer tick.Stop()
+	begin := time.Now()
+	calls, since := len(r.Calls()), begin
+	for now := range tick.C {
+		select {
+		case <-r.Done():
+			return nil
+		case <-r.Halted():
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		default:
+		}
+		if n := len(r.Calls()); n != calls {
+			calls, since = n, now
+		}
+		if now.Sub(since) >= quiet || now.Sub(begin) >= 20*quiet {
+			return nil
+		}
+	}
+	return nil
 }
 
 // Resume lets a process go on that was stopped or wedged, and returns when it is ready or has ended.

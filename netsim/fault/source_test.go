@@ -16,6 +16,7 @@ import (
 
 // The faults of the control plane, against an agent that reads it. What it says shows that it has noticed.
 func TestSourceFaults(t *testing.T) {
+	t.Parallel()
 	e := lab(t, true)
 	info := e.Lab.Info()
 	read := func(name string) []byte {

@@ -13,6 +13,7 @@ import (
 // The faults of topology, by name, on a lab that serves. While one lasts the client reaches nothing, where that is what
 // it means; healed, all is as before.
 func TestTopologyFaults(t *testing.T) {
+	t.Parallel()
 	e := lab(t, true)
 	e.mustServe(t)
 	for _, c := range []struct {
