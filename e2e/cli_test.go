@@ -208,7 +208,7 @@ var _ = Describe("The command line", Ordered, ContinueOnFailure, func() {
 		Entry("by address", []string{"default/client", "10.96.0.10:7/udp"}, "selected", "web-1"),
 		Entry("by address, IPv6", []string{"default/client", "[fd00:96::10]:7"}, "selected", "web-1"),
 		Entry("to a port that is not there", []string{"default/client", "web:81"}, "refused", "port 81"),
-		Entry("without endpoints", []string{"default/client", "empty:80"}, "refused", "REFUSED_NO_ENDPOINT"),
+		Entry("without endpoints", []string{"default/client", "empty:80"}, "refused", "refused_no_endpoint"),
 		Entry("to no service", []string{"default/client", "192.0.2.1:80"}, "passed", "no service"),
 		Entry("of a pod that is not enrolled", []string{"default/plain", "web:80"}, "passed", "not enrolled"),
 	)

@@ -208,40 +208,73 @@ func flat(lists [][]Endpoint) (all []Endpoint) {
 func TestConnectionsKeepAffinity(t *testing.T) {
 	p := mustPlane(t)
 	pod := p.mustPod(t, "web/client", podIP4, podIP6)
-	_, serve := mustServe(t, p)
+	e, serve := mustServe(t, p)
 	sticky := dns()
 	sticky.Affinity = time.Hour
 	endpoints := [][]Endpoint{ready(1, 1), ready(2, 1), ready(3, 1), ready(4, 1)}
 	serve(sticky, flat(endpoints)...)
+	if got := mustGiven(t, e, "web/client"); got.IsValid() {
+		t.Errorf("%s is to be given before anything was", got)
+	}
 	before := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers)
+	if got := mustGiven(t, e, "web/client"); number(got.Addr()) != before {
+		t.Errorf("%s is to be given, but connections get to %d", got, before)
+	}
 	serve(sticky, flat(append(endpoints, ready(5, 1)))...)
 	if after := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers); after != before {
 		t.Errorf("moved from %d to %d when another endpoint came", before, after)
 	}
 	left := append(endpoints[:before-1:before-1], endpoints[before:]...)
 	serve(sticky, flat(left)...)
+	if got := mustGiven(t, e, "web/client"); got.IsValid() {
+		t.Errorf("%s is to be given, though that is gone", got)
+	}
 	if after := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers); after == before {
 		t.Errorf("still on %d, which is gone", before)
 	}
+}
+
+// mustGiven is the endpoint that a pod's next connection to dial4 is said to get.
+func mustGiven(t *testing.T, e *Engine, pod string) netip.AddrPort {
+	t.Helper()
+	x, err := e.Explain(pod, dns().Name, dial4.Port(), UDP)
+	if err != nil || x.Outcome != OutcomeSelected {
+		t.Fatalf("explained as %+v, %v", x, err)
+	}
+	for _, port := range x.Ports {
+		if port.Address == dial4 {
+			return port.Given
+		}
+	}
+	t.Fatalf("%s is not explained: %+v", dial4, x)
+	return netip.AddrPort{}
 }
 
 // Promise: a workload leaves an endpoint that drains for one that is ready, and stays if there is none.
 func TestAffinityLeavesDraining(t *testing.T) {
 	p := mustPlane(t)
 	pod := p.mustPod(t, "web/client", podIP4, podIP6)
-	_, serve := mustServe(t, p)
+	e, serve := mustServe(t, p)
 	sticky := dns()
 	sticky.Affinity = time.Hour
 	dialled := func() int { t.Helper(); return only(t, pod.do(order{Dial: dial4, Times: 200}).Peers) }
+	given := func(want int) {
+		t.Helper()
+		if got := mustGiven(t, e, "web/client"); want == 0 && got.IsValid() || want != 0 && number(got.Addr()) != want {
+			t.Errorf("%s is to be given, want %d", got, want)
+		}
+	}
 	draining := func(e *Endpoint) { e.Ready, e.Terminating = false, true }
 	serve(sticky, flat([][]Endpoint{ready(1, 1), ready(2, 1)})...)
 	first := dialled()
 	second := 3 - first
 	serve(sticky, flat([][]Endpoint{ready(first, 1, draining), ready(second, 1)})...)
+	given(0)
 	if got := dialled(); got != second {
 		t.Errorf("still on %d, which drains", got)
 	}
 	serve(sticky, flat([][]Endpoint{ready(first, 1, draining), ready(second, 1, draining)})...)
+	given(second)
 	if got := dialled(); got != second {
 		t.Errorf("moved from %d to %d though both drain", second, got)
 	}
@@ -269,7 +302,7 @@ func only(t *testing.T, peers map[netip.AddrPort]int) int {
 // Promise: a consistent hash leads where the published function says, on every node.
 func TestConnectionsFollowConsistentHash(t *testing.T) {
 	p := mustPlane(t)
-	_, serve := mustServe(t, p)
+	e, serve := mustServe(t, p)
 	hashed := dns()
 	hashed.ConsistentHash = true
 	var endpoints []Endpoint
@@ -294,6 +327,9 @@ func TestConnectionsFollowConsistentHash(t *testing.T) {
 		want := int(table[bpf.AddressOf(ip).Hash()%maglevSize]) + 1
 		if got := only(t, pod.do(order{Dial: dial4, Times: 200}).Peers); got != want {
 			t.Errorf("pod %s got to endpoint %d, want %d", ip, got, want)
+		}
+		if got := mustGiven(t, e, fmt.Sprintf("web/client-%d", i)); number(got.Addr()) != want {
+			t.Errorf("pod %s is to be given %s, want %d", ip, got, want)
 		}
 	}
 }
@@ -320,8 +356,9 @@ func TestConnectionsRefused(t *testing.T) {
 			t.Errorf("connections to %s got to %v, %d were refused", to, a.Peers, a.Refused)
 		}
 	}
-	refused("REFUSED_NO_PORT", netip.AddrPortFrom(dial4.Addr(), 54))
+	refused("refused_no_port", netip.AddrPortFrom(dial4.Addr(), 54))
 	passes(netip.MustParseAddrPort("10.96.0.2:53"))
+	checkUnknown(t, e)
 
 	serve(dns())
 	refused("none is of the address", dial4)
@@ -343,6 +380,34 @@ func TestConnectionsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	passes(dial4)
+}
+
+// checkUnknown asks about names that nobody has heard of, and about pods of others.
+func checkUnknown(t *testing.T, e *Engine) {
+	t.Helper()
+	err := e.Apply(t.Context(), "test", Change{
+		Workloads: map[string]*Workload{
+			"web/there": {Name: "web/there", Node: "there"}, "web/idle": {Name: "web/idle", Node: "here"},
+		},
+		Services: map[string]*Service{"web/alias": {Name: "web/alias", ExternalName: "example.org"},
+			"web/headless": {Name: "web/headless"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ workload, service, outcome, why string }{
+		{"web/typo", "kube-system/dns", OutcomeUnknown, "no source has a pod of that name"},
+		{"web/there", "kube-system/dns", OutcomeUnknown, "not of this node, here"},
+		{"web/idle", "kube-system/dns", OutcomePassed, "not enrolled"},
+		{"web/client", "kube-system/typo", OutcomeUnknown, "no source has a service"},
+		{"web/client", "web/alias", OutcomePassed, "another name (ExternalName) for example.org"},
+		{"web/client", "web/headless", OutcomePassed, "headless"},
+	} {
+		x, err := e.Explain(test.workload, test.service, 53, UDP)
+		if err != nil || x.Outcome != test.outcome || !strings.Contains(x.Reason, test.why) {
+			t.Errorf("%s to %s is explained as %+v, %v, want %s: %s", test.workload, test.service, x, err, test.outcome, test.why)
+		}
+	}
 }
 
 // Promise: services that somebody else has removed from the kernel are put back while the agent runs.

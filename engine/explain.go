@@ -12,7 +12,8 @@ import (
 type Explanation struct {
 	Workload string `json:"workload"`
 	Service  string `json:"service"`
-	// Outcome is "selected", "refused" or "passed": untouched.
+	// Outcome is "selected", "refused", "passed": untouched, or "unknown": nothing on this node has a pod, or a service,
+	// of that name.
 	Outcome string `json:"outcome"`
 	// Reason is a sentence for people.
 	Reason string `json:"reason"`
@@ -26,6 +27,8 @@ type ExplainedPort struct {
 	Outcome string         `json:"outcome"`
 	Level   string         `json:"level,omitempty"`
 	Why     string         `json:"why"`
+	// Given is the endpoint that the workload's next connection gets, where its affinity or its hash has decided that.
+	Given netip.AddrPort `json:"given,omitzero"`
 	// Endpoints are those of the level, empty if the connection is refused.
 	Endpoints []EndpointView `json:"endpoints"`
 }
@@ -35,38 +38,70 @@ const (
 	OutcomeSelected = "selected"
 	OutcomeRefused  = "refused"
 	OutcomePassed   = "passed"
+	OutcomeUnknown  = "unknown"
 )
 
 // Explain says what a connection of a workload of this node to a port of a service gets, as the kernel stands now.
 func (e *Engine) Explain(workload, service string, port uint16, protocol Protocol) (Explanation, error) {
-	x := Explanation{Workload: workload, Service: service, Outcome: OutcomePassed}
-	workloads, err := e.Workloads()
-	if err != nil {
+	x, w, err := e.ExplainWorkload(workload)
+	x.Service = service
+	if err != nil || x.Outcome != "" {
 		return x, err
-	}
-	i := slices.IndexFunc(workloads, func(w WorkloadView) bool { return w.Name == workload })
-	switch {
-	case i < 0:
-		x.Reason = "the workload is not known on this node; what runs elsewhere is explained there"
-		return x, nil
-	case !workloads[i].Enrolled && workloads[i].Ineligible != "":
-		x.Reason = "the workload is not enrolled: " + workloads[i].Ineligible
-		return x, nil
-	case !workloads[i].Enrolled:
-		x.Reason = "the workload is not enrolled, so its connections are untouched"
-		return x, nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.explainService(&x, port, protocol)
+	e.explainService(&x, &w, port, protocol)
 	return x, nil
 }
 
-func (e *Engine) explainService(x *Explanation, port uint16, protocol Protocol) {
+// ExplainWorkload is Explain as far as it hangs on the workload alone: its outcome is empty if the workload is
+// governed, so that it hangs on what is dialled.
+func (e *Engine) ExplainWorkload(workload string) (Explanation, WorkloadView, error) {
+	x := Explanation{Workload: workload}
+	workloads, err := e.Workloads()
+	if err != nil {
+		return x, WorkloadView{}, err
+	}
+	i := slices.IndexFunc(workloads, func(w WorkloadView) bool { return w.Name == workload })
+	if i < 0 {
+		x.Outcome, x.Reason = OutcomeUnknown, e.whyUnknown(workload)
+		return x, WorkloadView{}, nil
+	}
+	w := workloads[i]
+	switch {
+	case w.Enrolled:
+		return x, w, nil
+	case w.Ineligible != "":
+		x.Outcome, x.Reason = OutcomePassed, "the workload is not enrolled: "+w.Ineligible
+	default:
+		x.Outcome, x.Reason = OutcomePassed, "the workload is not enrolled, so its connections are untouched"
+	}
+	return x, w, nil
+}
+
+func (e *Engine) whyUnknown(workload string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.desired.workloads.winner(workload) == elsewhere:
+		return fmt.Sprintf("the pod is not of this node, %s: ask on the node that it runs on", e.desired.node)
+	case e.desired.node == "":
+		return "no pod of that name is enrolled here, and without an agent nobody knows of others"
+	}
+	return fmt.Sprintf("no source has a pod of that name, and none is enrolled on this node, %s: look at evenkeel dump "+
+		"workloads", e.desired.node)
+}
+
+func (e *Engine) explainService(x *Explanation, w *WorkloadView, port uint16, protocol Protocol) {
 	s := e.desired.byName[x.Service]
+	x.Outcome = OutcomePassed
 	switch {
 	case s == nil || s.spec == nil:
-		x.Reason = "no source has a service of that name"
+		x.Outcome, x.Reason = OutcomeUnknown, "no source has a service of that name: look at evenkeel dump services"
+		return
+	case s.spec.ExternalName != "":
+		x.Reason = fmt.Sprintf("the service is another name (ExternalName) for %s: it has no address of its own, that of "+
+			"%s is dialled", s.spec.ExternalName, s.spec.ExternalName)
 		return
 	case len(s.spec.Addresses) == 0:
 		x.Reason = "the service is headless: it has no address of its own, its endpoints are dialled directly"
@@ -76,7 +111,7 @@ func (e *Engine) explainService(x *Explanation, port uint16, protocol Protocol) 
 	for _, st := range s.sets {
 		listed = listed || st.listed
 		if st.listed && Protocol(st.key.Protocol) == protocol && addressOf(st.key).Port() == port {
-			x.Ports = append(x.Ports, e.explainPort(st))
+			x.Ports = append(x.Ports, e.explainPort(st, w))
 		}
 	}
 	switch {
@@ -88,11 +123,11 @@ func (e *Engine) explainService(x *Explanation, port uint16, protocol Protocol) 
 		x.Reason = "the service is not in the kernel: it has no ports"
 	default:
 		x.Outcome = OutcomeRefused
-		x.Reason = fmt.Sprintf("the service has no port %d of %s (REFUSED_NO_PORT)", port, protocol)
+		x.Reason = fmt.Sprintf("the service has no port %d of %s (refused_no_port)", port, protocol)
 	}
 }
 
-func (e *Engine) explainPort(st *set) ExplainedPort {
+func (e *Engine) explainPort(st *set, w *WorkloadView) ExplainedPort {
 	v := e.portView(st, st.owner.spec.port(st.key))
 	x := ExplainedPort{Address: v.Address, Outcome: OutcomeRefused}
 	if v.Level == "" {
@@ -101,6 +136,7 @@ func (e *Engine) explainPort(st *set) ExplainedPort {
 	}
 	x.Outcome, x.Level, x.Endpoints = OutcomeSelected, v.Level, v.Levels[0].Endpoints
 	x.Why = e.whyLevel(st, v.Level) + whyAmong(st)
+	x.Given = e.given(st, w)
 	return x
 }
 
@@ -116,7 +152,7 @@ func (e *Engine) whyNone(st *set) string {
 			away++
 		}
 	}
-	const reason = " (REFUSED_NO_ENDPOINT)"
+	const reason = " (refused_no_endpoint)"
 	switch {
 	case len(st.owner.slices) == 0:
 		return "no source has endpoints of the service" + reason

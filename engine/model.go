@@ -56,6 +56,8 @@ type Service struct {
 	// LocalOnly allows endpoints on this node only, and refuses where there is none (internalTrafficPolicy: Local).
 	LocalOnly    bool
 	Distribution Distribution
+	// ExternalName is the DNS name that the service is another name for; it has no addresses then. Only people see it.
+	ExternalName string
 	// Origin says where the service was read, for people: "web.yaml:12".
 	Origin string
 }

@@ -22,6 +22,7 @@ type ServiceView struct {
 	ConsistentHash bool          `json:"consistentHash,omitempty"`
 	LocalOnly      bool          `json:"localOnly,omitempty"`
 	Distribution   string        `json:"distribution,omitempty"`
+	ExternalName   string        `json:"externalName,omitempty"` // what it is another name for
 	Origin         string        `json:"origin,omitempty"`
 	Ports          []PortView    `json:"ports"`
 	// Problems say why it is not served as it should be; none if it is.
@@ -62,7 +63,7 @@ type EndpointView struct {
 	Zone     string         `json:"zone,omitempty"`
 	Weight   uint32         `json:"weight"`
 	Ready    bool           `json:"ready"`
-	// Serving and Terminating are as the source says.
+	// Serving and Terminating, as Ready, are as the source says, or as Level tells of what no source has named.
 	Serving     bool `json:"serving"`
 	Terminating bool `json:"terminating,omitempty"`
 	// Adopted is set while no source has named it: an earlier process left it.
@@ -88,10 +89,7 @@ func (e *Engine) Services() []ServiceView {
 	var views []ServiceView
 	for _, st := range e.sortedSets() {
 		if st.owner == nil {
-			views = append(views, ServiceView{
-				Network: st.key.Network, Addresses: []netip.Addr{st.key.Address.Addr()},
-				Ports: []PortView{e.portView(st, nil)},
-			})
+			views = append(views, e.foundView(st))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.desired.byName)) {
@@ -102,10 +100,26 @@ func (e *Engine) Services() []ServiceView {
 	return views
 }
 
+// foundView shows a set that an earlier process left, as far as its record tells.
+func (e *Engine) foundView(st *set) ServiceView {
+	v := ServiceView{
+		Network: st.key.Network, Addresses: []netip.Addr{st.key.Address.Addr()}, Ports: []PortView{e.portView(st, nil)},
+	}
+	if st.damaged || st.flags == ^uint32(0) { // it is of a form that this release does not know
+		return v
+	}
+	v.ConsistentHash = st.flags&uint32(bpf.MeshServiceFlagSERVICE_CONSISTENT) != 0
+	if st.flags&uint32(bpf.MeshServiceFlagSERVICE_AFFINITY) != 0 {
+		v.Affinity = time.Duration(st.affinity) * time.Second
+	}
+	return v
+}
+
 func (e *Engine) serviceView(s *service) ServiceView {
 	v := ServiceView{
 		Name: s.name, Network: s.spec.Network, Addresses: slices.Clone(s.spec.Addresses), Affinity: s.spec.Affinity,
 		ConsistentHash: s.spec.ConsistentHash, LocalOnly: s.spec.LocalOnly, Origin: s.spec.Origin,
+		ExternalName: s.spec.ExternalName,
 	}
 	if s.spec.Distribution != Anywhere {
 		v.Distribution = s.spec.Distribution.String()
@@ -178,14 +192,16 @@ func (e *Engine) endpointViews(st *set, port *ServicePort) []EndpointView {
 	return views
 }
 
-// view shows a record; of is what the sources say of it, nil if nothing.
+// view shows a record; of is what the sources say of it, nil if nothing. Then its level tells its conditions.
 func (r *record) view(service string, of *endpoint) EndpointView {
 	v := EndpointView{
 		Service: service, Port: addressOf(r.set.key), Protocol: Protocol(r.set.key.Protocol).String(),
 		Address: netip.AddrPortFrom(r.address.Addr(), r.port), Level: levelNames[r.level], Weight: r.weight,
 		Adopted: r.held,
 	}
-	if of != nil {
+	if of == nil {
+		v.Ready, v.Serving, v.Terminating = r.level != levelServing, true, r.level == levelServing
+	} else {
 		v.Workload, v.Node, v.Zone = of.workload, of.node.Value(), of.zone.Value()
 		v.Ready, v.Serving = of.is&isReady != 0, of.is&isServing != 0
 		v.Terminating = of.is&isTerminating != 0

@@ -138,7 +138,7 @@ func printServices(t *table, d *report.Services) {
 	t.head("SERVICE", "PORT", "ADDRESS", "PROTOCOL", "LEVEL", "ENDPOINTS", "OPTIONS", "ORIGIN")
 	for _, s := range d.Services {
 		if len(s.Ports) == 0 {
-			t.row(s.Name, "", "", "", "", "", "headless, or not served", s.Origin)
+			t.row(s.Name, "", "", "", "", "", unserved(s), s.Origin)
 		}
 		for _, p := range s.Ports {
 			n := 0
@@ -153,6 +153,17 @@ func printServices(t *table, d *report.Services) {
 			t.line("  ! %s", p)
 		}
 	}
+}
+
+// unserved says why a service has no port in the kernel.
+func unserved(s engine.ServiceView) string {
+	switch {
+	case s.ExternalName != "":
+		return "another name for " + s.ExternalName
+	case len(s.Addresses) == 0:
+		return "headless"
+	}
+	return "not served"
 }
 
 func options(s engine.ServiceView) string {
@@ -182,8 +193,10 @@ func printEndpoints(t *table, d *report.Endpoints) {
 
 func conditions(x engine.EndpointView) string {
 	switch {
+	case x.Adopted && x.Terminating:
+		return "terminating, as found"
 	case x.Adopted:
-		return "as found"
+		return "ready, as found"
 	case x.Ready:
 		return "ready"
 	case x.Terminating && x.Serving:
@@ -191,7 +204,7 @@ func conditions(x engine.EndpointView) string {
 	case x.Terminating:
 		return "terminating"
 	}
-	return "" // read from the pins
+	return "not ready"
 }
 
 func printWorkloads(t *table, d *report.Workloads) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/engine"
 )
 
 func newExplainCommand(e env) *cobra.Command {
@@ -24,7 +25,8 @@ func newExplainCommand(e env) *cobra.Command {
 		Long: `Say what becomes of a connection of a pod of this node to a service as the kernel stands now: which endpoints it can be
 given and why these, or why it is refused, or why it goes its own way; and which generation it would run.
 
-SERVICE is NAMESPACE/NAME, a name in the pod's own namespace, or an address. It asks the agent, which alone knows names.`,
+SERVICE is NAMESPACE/NAME, a name in the pod's own namespace, or an address. Names only the agent knows; of an address
+the kernel tells without one, too. It exits 1 for a pod or a service that nobody on this node has heard of.`,
 		Example: `  evenkeel explain default/client web:80
   evenkeel explain default/client kube-system/dns:53/udp
   evenkeel explain default/client '[fd00:96::10]:80'`,
@@ -42,7 +44,13 @@ SERVICE is NAMESPACE/NAME, a name in the pod's own namespace, or an address. It 
 			if err != nil {
 				return err
 			}
-			return o.print(c, e.stdout, x, func(t *table) { printExplanation(t, x) })
+			if err := o.print(c, e.stdout, x, func(t *table) { printExplanation(t, x) }); err != nil {
+				return err
+			}
+			if x.Outcome == engine.OutcomeUnknown {
+				return exitError(1)
+			}
+			return nil
 		},
 	}
 	r.flags(c)
@@ -87,6 +95,9 @@ func printExplanation(t *table, x *report.Explanation) {
 	t.line("  %s", x.Reason)
 	for _, p := range x.Ports {
 		t.head(p.Address.String(), p.Outcome, p.Why)
+		if p.Given.IsValid() {
+			t.line("  the next connection gets %s", p.Given)
+		}
 		for _, endpoint := range p.Endpoints {
 			t.row("  "+endpoint.Address.String(), "weight "+count(uint64(endpoint.Weight)), endpoint.Workload,
 				endpoint.Node, endpoint.Zone)

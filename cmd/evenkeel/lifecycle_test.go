@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
 )
 
 func TestLifeOfAnAgent(t *testing.T) {
@@ -148,9 +150,9 @@ func (n *node) checkAnswers(t *testing.T) {
 		"dump endpoints":                          {"default/echo", "10.9.0.254:9000", "10.9.0.254:9001", "ready"},
 		"dump workloads":                          {"default/client", podAddress, n.netns, "default/proxied", "istio-proxy"},
 		"dump flows":                              {"default/client", "default/echo", "10.96.0.10:7", "10.9.0.254:9000", "established"},
-		"explain default/client echo:7":           {"selected", "10.9.0.254:9000", "generation  1"},
+		"explain default/client echo:7":           {"selected", "next connection gets 10.9.0.254:9000", "generation  1"},
 		"explain default/client 10.96.0.10:7/udp": {"selected", "10.9.0.254:9001"},
-		"explain default/client echo:8":           {"refused", "REFUSED_NO_PORT"},
+		"explain default/client echo:8":           {"refused", "refused_no_port"},
 		"explain default/client 10.1.1.1:80":      {"passed", "no service has that address"},
 		"explain default/proxied echo:7":          {"passed", "not enrolled"},
 		"status":                                  {"healthy", "connect4", "default/client", "file:" + n.source},
@@ -162,6 +164,7 @@ func (n *node) checkAnswers(t *testing.T) {
 			}
 		}
 	}
+	n.checkUnknown(t, "default/typo 10.96.0.10:7", "default/typo echo:7", "default/client typo:7")
 	for path, want := range map[string]string{"/metrics": `evenkeel_workloads{enrolled="yes"} 1`, "/readyz": "ready"} {
 		response, err := http.Get("http://127.0.0.1:15090" + path)
 		if err != nil {
@@ -179,8 +182,8 @@ func (n *node) checkAnswers(t *testing.T) {
 func (n *node) checkAnswersOfPins(t *testing.T) {
 	t.Helper()
 	for line, wants := range map[string][]string{
-		"dump services":  {"10.96.0.10:7", "TCP", "UDP"},
-		"dump endpoints": {"10.9.0.254:9000", "10.9.0.254:9001", "as found"},
+		"dump services":  {"10.96.0.10:7", "TCP", "UDP", "affinity 3h0m0s"},
+		"dump endpoints": {"10.9.0.254:9000", "10.9.0.254:9001", "ready, as found"},
 		"dump workloads": {"default/client", podAddress},
 		"dump flows":     {"default/client", "10.96.0.10:7", "10.9.0.254:9000", "established"},
 		"explain default/client 10.96.0.10:7/udp": {"selected", "10.9.0.254:9001"},
@@ -193,7 +196,29 @@ func (n *node) checkAnswersOfPins(t *testing.T) {
 			}
 		}
 	}
+	n.checkUnknown(t, "default/typo 10.96.0.10:7")
+	var d report.Endpoints
+	if got := n.ask(t, "dump", "endpoints", "-o", "json"); json.Unmarshal([]byte(got.stdout), &d) != nil ||
+		len(d.Endpoints) == 0 {
+		t.Errorf("endpoints: %+v", got)
+	}
+	for _, x := range d.Endpoints {
+		if !x.Ready || !x.Serving || x.Terminating {
+			t.Errorf("%s takes traffic, but is shown as %+v", x.Address, x)
+		}
+	}
 	if got := n.ask(t, "explain", "default/client", "echo:7"); got.code != 1 || !strings.Contains(got.stderr, "address") {
 		t.Errorf("explain by name: %+v", got)
+	}
+}
+
+// checkUnknown asks about a pod or a service that is not there: a typo must not look like an answer.
+func (n *node) checkUnknown(t *testing.T, questions ...string) {
+	t.Helper()
+	for _, q := range questions {
+		got := n.ask(t, append([]string{"explain"}, strings.Fields(q)...)...)
+		if got.code != 1 || !strings.Contains(got.stdout, ": unknown") {
+			t.Errorf("explain %s: %+v", q, got)
+		}
 	}
 }

@@ -28,6 +28,7 @@ kind: Service
 metadata: {name: echo}
 spec:
   clusterIP: 10.96.0.10
+  sessionAffinity: ClientIP
   ports: [{name: tcp, port: 7}, {name: udp, port: 7, protocol: UDP}]
 ---
 apiVersion: discovery.k8s.io/v1

@@ -16,7 +16,8 @@ import (
 func equalService(a, b *engine.Service) bool {
 	return a.Name == b.Name && a.Network == b.Network && slices.Equal(a.Addresses, b.Addresses) &&
 		slices.Equal(a.Ports, b.Ports) && a.Affinity == b.Affinity && a.ConsistentHash == b.ConsistentHash &&
-		a.LocalOnly == b.LocalOnly && a.Distribution == b.Distribution && a.Origin == b.Origin
+		a.LocalOnly == b.LocalOnly && a.Distribution == b.Distribution &&
+		a.ExternalName == b.ExternalName && a.Origin == b.Origin
 }
 
 func equalSlice(a, b *engine.Slice) bool {

@@ -45,7 +45,9 @@ func newService(s *corev1.Service, origin string) *service {
 		Origin:    origin,
 	}}
 	external := s.Spec.Type == corev1.ServiceTypeExternalName
-	if !external {
+	if external {
+		out.ExternalName = s.Spec.ExternalName
+	} else {
 		out.selector = s.Spec.Selector
 		out.Addresses = out.clusterAddresses(&s.Spec)
 	}

@@ -134,7 +134,7 @@ func writeService(b *strings.Builder, s *engine.Service) {
 	}
 	line(b, "service", s.Name, words("address", s.Addresses), word("affinity", affinity),
 		flag("consistent-hash", s.ConsistentHash), flag("local-only", s.LocalOnly),
-		[]string{"", "same-zone", "same-node"}[s.Distribution])
+		[]string{"", "same-zone", "same-node"}[s.Distribution], word("external-name", s.ExternalName))
 	for _, p := range s.Ports {
 		line(b, "  port", fmt.Sprintf("%q %d/%s", p.Name, p.Port, p.Protocol))
 	}

@@ -69,43 +69,73 @@ type Explanation struct {
 
 // Explain answers a question as the kernel stands now.
 func (v *View) Explain(q Question) (*Explanation, error) {
-	name := q.Service
-	if address, err := netip.ParseAddr(q.Service); err == nil {
-		services := v.Engine.Services()
-		i := slices.IndexFunc(services, func(s engine.ServiceView) bool {
-			return slices.Contains(s.Addresses, address.Unmap())
-		})
-		switch {
-		case i < 0:
-			return v.notAService(q)
-		case services[i].Name == "":
-			return v.nameless(q, services, address.Unmap())
-		}
-		name = services[i].Name
-	} else if !strings.Contains(name, "/") {
-		namespace, _, _ := strings.Cut(q.Workload, "/")
-		name = namespace + "/" + name
-	}
-	x, err := v.Engine.Explain(q.Workload, name, q.Port, q.Protocol)
+	x, w, err := v.Engine.ExplainWorkload(q.Workload)
 	if err != nil {
 		return nil, err
 	}
-	return v.withGeneration(x, q)
+	if x.Outcome != "" {
+		x.Service = q.Service
+		return &Explanation{Version: Version, Explanation: x}, nil
+	}
+	if x, err = v.service(q); err != nil {
+		return nil, err
+	}
+	answer := &Explanation{Version: Version, Explanation: x}
+	if x.Outcome != engine.OutcomeUnknown {
+		answer.Generation, answer.Canary, answer.Share = generationOf(v.Word(), w.Canary)
+	}
+	return answer, nil
+}
+
+// service explains a connection of a workload that is governed.
+func (v *View) service(q Question) (engine.Explanation, error) {
+	address, err := netip.ParseAddr(q.Service)
+	if err != nil {
+		name := q.Service
+		if !strings.Contains(name, "/") {
+			namespace, _, _ := strings.Cut(q.Workload, "/")
+			name = namespace + "/" + name
+		}
+		return v.Engine.Explain(q.Workload, name, q.Port, q.Protocol)
+	}
+	address = address.Unmap()
+	services := v.Engine.Services()
+	i := slices.IndexFunc(services, func(s engine.ServiceView) bool { return slices.Contains(s.Addresses, address) })
+	switch {
+	case i < 0:
+		return engine.Explanation{
+			Workload: q.Workload, Service: q.Service, Outcome: engine.OutcomePassed,
+			Reason: "no service has that address: the connection goes where the node routes it",
+		}, nil
+	case services[i].Name == "":
+		return nameless(q, services, address), nil
+	}
+	x, err := v.Engine.Explain(q.Workload, services[i].Name, q.Port, q.Protocol)
+	return only(x, address), err
+}
+
+// only keeps of an explanation what is of the address that was asked for.
+func only(x engine.Explanation, address netip.Addr) engine.Explanation {
+	i := slices.IndexFunc(x.Ports, func(p engine.ExplainedPort) bool { return p.Address.Addr() == address })
+	if i >= 0 {
+		x.Outcome, x.Reason, x.Ports = x.Ports[i].Outcome, x.Ports[i].Why, x.Ports[i:i+1:i+1]
+	}
+	return x
 }
 
 // nameless explains a connection to a service that is in the kernel, but that no source has named: there is no agent,
 // or not yet.
-func (v *View) nameless(q Question, services []engine.ServiceView, address netip.Addr) (*Explanation, error) {
+func nameless(q Question, services []engine.ServiceView, address netip.Addr) engine.Explanation {
 	x := engine.Explanation{
 		Workload: q.Workload, Service: q.Service, Outcome: engine.OutcomeRefused,
-		Reason: fmt.Sprintf("the service has no port %d of %s (REFUSED_NO_PORT)", q.Port, q.Protocol),
+		Reason: fmt.Sprintf("the service has no port %d of %s (refused_no_port)", q.Port, q.Protocol),
 	}
 	for _, s := range services {
 		for _, p := range s.Ports {
 			if p.Address != netip.AddrPortFrom(address, q.Port) || p.Protocol != q.Protocol.String() {
 				continue
 			}
-			x.Reason = "the service has no endpoint (REFUSED_NO_ENDPOINT)"
+			x.Reason = "the service has no endpoint (refused_no_endpoint)"
 			if len(p.Levels) > 0 {
 				x.Outcome = engine.OutcomeSelected
 				x.Reason = "these are in the kernel; without an agent nobody knows why"
@@ -115,36 +145,7 @@ func (v *View) nameless(q Question, services []engine.ServiceView, address netip
 			}
 		}
 	}
-	return v.withGeneration(x, q)
-}
-
-// notAService explains a connection to an address that is no service's.
-func (v *View) notAService(q Question) (*Explanation, error) {
-	return v.withGeneration(engine.Explanation{
-		Workload: q.Workload, Service: q.Service, Outcome: engine.OutcomePassed,
-		Reason: "no service has that address: the connection goes where the node routes it",
-	}, q)
-}
-
-// withGeneration adds what the word says. A pod that is not enrolled goes its own way, whatever the service is.
-func (v *View) withGeneration(x engine.Explanation, q Question) (*Explanation, error) {
-	workloads, err := v.Engine.Workloads()
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(workloads, func(w engine.WorkloadView) bool { return w.Name == q.Workload && w.Enrolled })
-	if i < 0 {
-		if x.Outcome != engine.OutcomePassed {
-			x = engine.Explanation{
-				Workload: x.Workload, Service: x.Service, Outcome: engine.OutcomePassed,
-				Reason: "the workload is not enrolled, so its connections are untouched",
-			}
-		}
-		return &Explanation{Version: Version, Explanation: x}, nil
-	}
-	answer := &Explanation{Version: Version, Explanation: x}
-	answer.Generation, answer.Canary, answer.Share = generationOf(v.Word(), workloads[i].Canary)
-	return answer, nil
+	return x
 }
 
 // generationOf says what a new connection is stamped with.
