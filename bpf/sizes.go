@@ -54,3 +54,16 @@ func Flag(mapName string) string {
 	}
 	return ""
 }
+
+// FlagValue returns what the flag of a map was, or is to be, for the map to have that many entries: MaxEntries backwards.
+func FlagValue(mapName string, entries uint32) uint32 {
+	switch mapName {
+	case "service_ids", "workloads", "peers":
+		return entries / 2
+	case "services", "endpoints":
+		return entries - 1
+	case "slots":
+		return (entries - 1) / 4
+	}
+	return entries
+}

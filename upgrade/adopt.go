@@ -70,7 +70,7 @@ func (a *adoption) missing(path, kind string, mine bool) {
 		a.damage(path, "it is gone and nothing refers to it any more", "uninstall, then start the agent")
 		return
 	}
-	a.changes = append(a.changes, Change{path, kind, "not there"})
+	a.changes = append(a.changes, Change{Name: path, Expected: kind, Found: "not there"})
 }
 
 func (a *adoption) repair(step Step, path string, do func() error) {
@@ -246,7 +246,14 @@ func (a *adoption) settle(p place, m *ebpf.Map) (*ebpf.Map, error) {
 	case p.mine: // this release made it otherwise
 		a.damage(p.path, fmt.Sprintf("it is %s, not %s", found, expected), evict)
 	default:
-		a.changes = append(a.changes, Change{p.path, expected, found})
+		change := Change{Name: p.path, Expected: expected, Found: found}
+		if resized := p.want.Copy(); m.MaxEntries() != resized.MaxEntries {
+			resized.MaxEntries = m.MaxEntries()
+			if expected, found, err := compareMap(resized, m); err == nil && expected == found {
+				change.Entries = [2]uint32{p.want.MaxEntries, m.MaxEntries()}
+			}
+		}
+		a.changes = append(a.changes, change)
 	}
 	return m, nil
 }
@@ -293,5 +300,5 @@ func (a *adoption) extra(path string, mine bool) {
 		a.damage(path, "this release did not put it there", evict)
 		return
 	}
-	a.changes = append(a.changes, Change{path, "not there", "there"})
+	a.changes = append(a.changes, Change{Name: path, Expected: "not there", Found: "there"})
 }

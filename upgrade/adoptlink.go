@@ -27,8 +27,8 @@ func (a *adoption) lookAtLinks() error {
 		case l.defunct:
 			a.attaches = append(a.attaches, h)
 		case h.At == Cgroup && l.target != a.cgroup:
-			a.changes = append(a.changes, Change{path, "attached to the cgroup " + cgroupName(a.cgroup),
-				"attached to the cgroup " + cgroupName(l.target)})
+			a.changes = append(a.changes, Change{Name: path, Expected: "attached to the cgroup " + cgroupName(a.cgroup),
+				Found: "attached to the cgroup " + cgroupName(l.target)})
 		case h.At == Sockhash && a.maps[h.Map] != nil && ebpf.MapID(l.target) != mapID(a.maps[h.Map]):
 			a.damage(path, "it is attached to another map than "+join(pathMaps, h.Map), evict)
 		}

@@ -47,6 +47,8 @@ type Change struct {
 	Name     string // of the map, program or hook
 	Expected string // by this release
 	Found    string // pinned
+	// Entries are the sizes, expected and found, of a map that differs in nothing else.
+	Entries [2]uint32
 }
 
 // RefusedError says that a release cannot work with the pinned state, which is whole and was left as it was.
@@ -55,16 +57,27 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	var b strings.Builder
-	b.WriteString("the pinned state, which serves on untouched, is not what this release expects: ")
-	for i, c := range e.Changes {
-		if i > 0 {
-			b.WriteString("; ")
+	return "the pinned state, which serves on untouched, is not what this release expects: " + Describe(e.Changes) +
+		"; start with the release and options that it was made with"
+}
+
+// Describe names changes in one line, those that are alike once: a cgroup is that of every hook.
+func Describe(changes []Change) string {
+	type difference struct{ found, expected string }
+	names := make(map[difference][]string)
+	var order []difference
+	for _, c := range changes {
+		d := difference{c.Found, c.Expected}
+		if names[d] == nil {
+			order = append(order, d)
 		}
-		fmt.Fprintf(&b, "%s: found %s, expected %s", c.Name, c.Found, c.Expected)
+		names[d] = append(names[d], c.Name)
 	}
-	b.WriteString("; upgrade it, or start with the release and options that it was made with")
-	return b.String()
+	parts := make([]string, len(order))
+	for i, d := range order {
+		parts[i] = fmt.Sprintf("%s: found %s, expected %s", strings.Join(names[d], ", "), d.found, d.expected)
+	}
+	return strings.Join(parts, "; ")
 }
 
 // Damage is one thing that is wrong with a tree.

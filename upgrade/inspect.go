@@ -96,6 +96,9 @@ type StepState struct {
 // Inspect reads a tree without a lock and without changing anything, whoever holds it. While an owner works on it the
 // picture may be blurred. It returns [ErrNotInstalled] if there is no tree.
 func Inspect(dir string) (*State, error) {
+	if err := CheckPlace(dir); err != nil {
+		return nil, err
+	}
 	for tries := 3; ; tries-- {
 		s, err := inspect(dir)
 		if err == nil {
@@ -113,9 +116,6 @@ func Inspect(dir string) (*State, error) {
 }
 
 func inspect(dir string) (*State, error) {
-	if err := onBPF(dir); err != nil {
-		return nil, err
-	}
 	v, err := readView(tree(dir))
 	if err != nil {
 		return nil, err

@@ -118,15 +118,3 @@ func grace() error {
 	}
 	return nil
 }
-
-// onBPF refuses a path that does not lie on a BPF file system.
-func onBPF(path string) error {
-	var s unix.Statfs_t
-	if err := unix.Statfs(path, &s); err != nil {
-		return fmt.Errorf("look at %s: %w", path, err)
-	}
-	if s.Type != unix.BPF_FS_MAGIC {
-		return fmt.Errorf("%s is not on a BPF file system: mount one there (mount -t bpf bpf %s)", path, path)
-	}
-	return nil
-}

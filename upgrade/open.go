@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -123,7 +122,7 @@ func (o *object) fits(dir string, cgroup uint64) error {
 
 // take gets the lease, and reads the tree.
 func (s *Store) take(ctx context.Context, o Options) error {
-	if err := onBPF(filepath.Dir(o.Dir)); err != nil {
+	if err := CheckPlace(o.Dir); err != nil {
 		return err
 	}
 	for s.lease == nil {
@@ -139,7 +138,7 @@ func (s *Store) take(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	if err := onBPF(o.Dir); err != nil {
+	if err := CheckPlace(o.Dir); err != nil { // for what was mounted meanwhile
 		return err
 	}
 	var err error
@@ -168,7 +167,7 @@ func (s *Store) settle(ctx context.Context, cgroup *os.File, id uint64) error {
 		return s.create(ctx, cgroup)
 	}
 	if state := v.super.phase().state(); state != phaseIdle {
-		return &RefusedError{[]Change{{"phase", "idle", v.super.phase().String()}}}
+		return &RefusedError{[]Change{{Name: "phase", Expected: "idle", Found: v.super.phase().String()}}}
 	}
 	word := v.word()
 	a, err := examine(v, s.object, id)

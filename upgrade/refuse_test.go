@@ -26,24 +26,24 @@ func TestRefuseOtherLayout(t *testing.T) {
 	}{
 		{"fields in another order", func(p *DataPlane, _ *Options) { p.Object = _TinyReorderedBytes }, Change{
 			"gen/1/maps/tiny_routes",
-			"value.weight, an integer of 4 bytes, at byte 0", "value.target, an integer of 4 bytes, at byte 0",
+			"value.weight, an integer of 4 bytes, at byte 0", "value.target, an integer of 4 bytes, at byte 0", [2]uint32{},
 		}},
 		{"one map more", func(p *DataPlane, _ *Options) { p.Object = _TinyExtraBytes }, Change{
-			"gen/1/maps/tiny_extra", "a Array with keys of 4 bytes, values of 8 bytes, 1 entries, flags 0x0", "not there",
+			"gen/1/maps/tiny_extra", "a Array with keys of 4 bytes, values of 8 bytes, 1 entries, flags 0x0", "not there", [2]uint32{},
 		}},
 		{"another size", func(p *DataPlane, _ *Options) { p.Sizes = map[string]uint32{"tiny_routes": 65} }, Change{
 			"gen/1/maps/tiny_routes", "a Hash with keys of 4 bytes, values of 16 bytes, 65 entries, flags 0x0",
-			"a Hash with keys of 4 bytes, values of 16 bytes, 64 entries, flags 0x0",
+			"a Hash with keys of 4 bytes, values of 16 bytes, 64 entries, flags 0x0", [2]uint32{65, 64},
 		}},
 		{"a frozen map's size", func(p *DataPlane, _ *Options) { p.Sizes = map[string]uint32{"tiny_notes": 5} }, Change{
 			"maps/tiny_notes", "a Hash with keys of 4 bytes, values of 4 bytes, 5 entries, flags 0x0",
-			"a Hash with keys of 4 bytes, values of 4 bytes, 4 entries, flags 0x0",
+			"a Hash with keys of 4 bytes, values of 4 bytes, 4 entries, flags 0x0", [2]uint32{5, 4},
 		}},
 		{"another cgroup", func(_ *DataPlane, o *Options) { o.Cgroup = elsewhere }, Change{
-			"links/connect4", "attached to the cgroup " + elsewhere, "attached to the cgroup " + b.cgroup,
+			"links/connect4", "attached to the cgroup " + elsewhere, "attached to the cgroup " + b.cgroup, [2]uint32{},
 		}},
 		{"one hook less", func(p *DataPlane, _ *Options) { p.Hooks = p.Hooks[:4] }, Change{
-			"entries/tcx", "not there", "there",
+			"entries/tcx", "not there", "there", [2]uint32{},
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -60,8 +60,11 @@ func TestRefuseOtherLayout(t *testing.T) {
 			if diff := cmp.Diff(c.want, refused.Changes[0]); diff != "" {
 				t.Errorf("change (-want +got):\n%s", diff)
 			}
-			if !strings.Contains(err.Error(), "upgrade") || !strings.Contains(err.Error(), c.want.Name) {
+			if !strings.Contains(err.Error(), "start with the release") || strings.Contains(err.Error(), "upgrade it") || !strings.Contains(err.Error(), c.want.Name) {
 				t.Errorf("the message tells neither what nor what to do: %v", err)
+			}
+			if n := strings.Count(err.Error(), c.want.Expected); n != 1 {
+				t.Errorf("the message says %d times %q: %v", n, c.want.Expected, err)
 			}
 			if diff := cmp.Diff(before, snapshot(t, b.dir)); diff != "" {
 				t.Errorf("refusing changed (-before +after):\n%s", diff)

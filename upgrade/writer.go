@@ -46,10 +46,13 @@ type Writer struct {
 // OpenWriter opens the maps of a data plane that serves. It waits for a change of phase as long as ctx lives. It
 // returns [ErrNotInstalled] if there is no tree and [ErrNoGeneration] if nothing serves yet.
 func OpenWriter(ctx context.Context, dir string) (*Writer, error) {
+	if err := CheckPlace(dir); err != nil {
+		return nil, err
+	}
 	w := &Writer{Frozen: make(map[string]*ebpf.Map)}
 	if err := w.open(ctx, tree(dir)); err != nil {
 		w.Close()
-		return nil, fmt.Errorf("open %s to write: %w", dir, err)
+		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
 	return w, nil
 }

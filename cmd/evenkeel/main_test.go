@@ -150,7 +150,7 @@ func TestWithoutADataPlane(t *testing.T) {
 	})
 	t.Run("agent", func(t *testing.T) {
 		got := evenkeel(t, "agent", "--node", "n", "--source", "x", "--cgroup", "/", "--pin-dir", missing)
-		if got.code != 1 || !strings.Contains(got.stderr, "mount -t bpf") {
+		if got.code != 1 || !strings.Contains(got.stderr, "such as /sys/fs/bpf") {
 			t.Errorf("exit %d: %s", got.code, got.stderr)
 		}
 	})

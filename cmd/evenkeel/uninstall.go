@@ -36,6 +36,9 @@ finished by doing it again. On a terminal it asks first.`,
 				fmt.Fprintf(e.stdout, "nothing is installed at %s\n", o.Dir)
 				return nil
 			}
+			if err := upgrade.CheckPlace(o.Dir); err != nil {
+				return err
+			}
 			if !yes && isPerson(e.stdin) && !confirm(e, o.Dir) {
 				return errors.New("nothing was removed")
 			}

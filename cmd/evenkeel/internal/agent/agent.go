@@ -61,7 +61,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}()
 	a := &agent{Options: o, since: time.Now()}
-	if err := plane.CheckDir(o.Dir); err != nil {
+	if err := upgrade.CheckPlace(o.Dir); err != nil {
 		return err
 	}
 	var s sockets
@@ -100,8 +100,7 @@ func explain(err error) error {
 	case errors.As(err, &held):
 		return fmt.Errorf("%w (--take-over kills it and goes on from where it was)", err)
 	case errors.As(err, &refused):
-		return fmt.Errorf("%w: start the agent with the release and the --max flags that the state was made with, or "+
-			"make it anew with 'evenkeel uninstall', which ends the mesh on this node for a moment", err)
+		return plane.Refusal(refused)
 	}
 	return err
 }

@@ -50,7 +50,7 @@ func TestExamine(t *testing.T) {
 		case c.Name == "" || c.Detail == "" || c.Without == "":
 			t.Errorf("a check says too little: %+v", c)
 		case c.Name == "pin directory":
-			if c.OK || c.Needed || !strings.Contains(c.Detail, "mount -t bpf") {
+			if c.OK || c.Needed || !strings.Contains(c.Detail, "such as /sys/fs/bpf") {
 				t.Errorf("of a directory on another file system: %+v", c)
 			}
 		case c.Needed && !c.OK:

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/upgrade"
 )
 
 // Oldest kernel: the first that has tcx links and bpf_sock_destroy, both used for every pod.
@@ -29,7 +30,7 @@ func (p *patient) machine(kernel string) []check {
 		{"cgroup2", true, "there is nothing to attach the socket hooks to", p.findCgroup},
 		{"BPF file system", true, "programs and maps would end with the agent", tryMount},
 		{"pin directory", false, "the agent does not start before that is done", func() (string, error) {
-			return "can be made in " + filepath.Dir(p.Dir), plane.CheckDir(p.Dir)
+			return "can be made in " + filepath.Dir(p.Dir), upgrade.CheckPlace(p.Dir)
 		}},
 		{"network namespace cookies", true, "pods cannot be told from each other", tryCookie},
 		{"frozen maps", true, "any process of root could change which generation serves by mistake", tryFreeze},

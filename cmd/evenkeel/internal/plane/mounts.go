@@ -8,31 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
-
-// CheckDir makes sure that dir can be a directory of pins.
-func CheckDir(dir string) error {
-	if strings.Contains(filepath.Base(dir), ".") {
-		return fmt.Errorf("pin directory %s: a BPF file system refuses names with a dot", dir)
-	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	var fs unix.Statfs_t
-	err := unix.Statfs(parent, &fs)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("pin directory %s: %s is not there: make it, on a BPF file system", dir, parent)
-	case err != nil:
-		return fmt.Errorf("pin directory %s: look at %s: %w", dir, parent, err)
-	case fs.Type != unix.BPF_FS_MAGIC:
-		return fmt.Errorf("pin directory %s: %s is not on a BPF file system: mount -t bpf bpf %s, or choose a directory "+
-			"on one with --pin-dir", dir, parent, parent)
-	}
-	return nil
-}
 
 // CgroupRoot is where the unified hierarchy of control groups is mounted: /sys/fs/cgroup, or below it where version 1
 // is mounted as well.

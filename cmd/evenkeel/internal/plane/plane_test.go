@@ -3,8 +3,6 @@
 package plane
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -96,20 +94,38 @@ func FuzzCgroupRoot(f *testing.F) {
 	})
 }
 
-func TestCheckDir(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
+func TestRefusal(t *testing.T) {
+	size := func(name string, is, was uint32) upgrade.Change {
+		return upgrade.Change{Name: name, Expected: "is", Found: "was", Entries: [2]uint32{is, was}}
 	}
-	tests := []struct{ dir, want string }{
-		{filepath.Join(t.TempDir(), "evenkeel"), "mount -t bpf"},
-		{"/sys/fs/none/evenkeel", "/sys/fs/none is not there"},
-		{filepath.Join(file, "evenkeel"), file},
-		{"/sys/fs/bpf/even.keel", "dot"},
+	is, was := bpf.DefaultSizes(), bpf.DefaultSizes()
+	is.Services, is.Endpoints, is.Workloads, is.Affinities, is.Peers = 30_000, 7, 8, 9, 10
+	a, b := is.MaxEntries(), was.MaxEntries()
+	var all []upgrade.Change
+	for name := range a {
+		all = append(all, size("gen/1/maps/"+name, a[name], b[name]))
 	}
-	for _, test := range tests {
-		if err := CheckDir(test.dir); err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %v, want %q", test.dir, err, test.want)
+	text := Refusal(&upgrade.RefusedError{Changes: all}).Error()
+	for _, want := range []string{
+		"--max-services was 20000, is 30000", "--max-endpoints was 100000, is 7", "--max-workloads was 1000, is 8",
+		"--max-affinities was 8192, is 9", "--max-peers was 8192, is 10", "--max-services 20000",
+	} {
+		if strings.Count(text, want) != 1 {
+			t.Errorf("not once %q in %s", want, text)
 		}
+	}
+	if !strings.HasPrefix(text, "--max-") || strings.Count(text, "untouched") != 1 {
+		t.Errorf("%s", text)
+	}
+	cgroup := func(hook string) upgrade.Change {
+		return upgrade.Change{Name: "links/" + hook, Expected: "attached to the cgroup /b", Found: "attached to the cgroup /a"}
+	}
+	text = Refusal(&upgrade.RefusedError{Changes: []upgrade.Change{
+		size("gen/1/maps/services", 11, 6), cgroup("connect4"), cgroup("connect6"),
+	}}).Error()
+	const want = "--max-services was 5, is 10; links/connect4, links/connect6: found attached to the cgroup /a, expected " +
+		"attached to the cgroup /b: "
+	if !strings.HasPrefix(text, want) {
+		t.Errorf("%s", text)
 	}
 }

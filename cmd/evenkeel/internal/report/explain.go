@@ -48,6 +48,15 @@ func ParseQuestion(workload, service, port, protocol string) (Question, error) {
 	return q, nil
 }
 
+// name is the service as "namespace/name", or its address.
+func (q Question) name() string {
+	if _, err := netip.ParseAddr(q.Service); err == nil || strings.Contains(q.Service, "/") {
+		return q.Service
+	}
+	namespace, _, _ := strings.Cut(q.Workload, "/")
+	return namespace + "/" + q.Service
+}
+
 // Values are the parameters of the question in a request.
 func (q Question) Values() url.Values {
 	return url.Values{
@@ -74,7 +83,7 @@ func (v *View) Explain(q Question) (*Explanation, error) {
 		return nil, err
 	}
 	if x.Outcome != "" {
-		x.Service = q.Service
+		x.Service = q.name()
 		return &Explanation{Version: Version, Explanation: x}, nil
 	}
 	if x, err = v.service(q); err != nil {
@@ -91,12 +100,7 @@ func (v *View) Explain(q Question) (*Explanation, error) {
 func (v *View) service(q Question) (engine.Explanation, error) {
 	address, err := netip.ParseAddr(q.Service)
 	if err != nil {
-		name := q.Service
-		if !strings.Contains(name, "/") {
-			namespace, _, _ := strings.Cut(q.Workload, "/")
-			name = namespace + "/" + name
-		}
-		return v.Engine.Explain(q.Workload, name, q.Port, q.Protocol)
+		return v.Engine.Explain(q.Workload, q.name(), q.Port, q.Protocol)
 	}
 	address = address.Unmap()
 	services := v.Engine.Services()
