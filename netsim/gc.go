@@ -53,7 +53,7 @@ func collect(ctx context.Context, options Options, names []string) (removed []st
 			return removed, err
 		}
 		l := &Lab{options: options, paths: p, agents: map[string]*child{}}
-		was, err := l.collect(ctx)
+		was, err := l.collect(ctx, p.garbage)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("collect lab %s: %w", name, err))
 		}
@@ -64,7 +64,8 @@ func collect(ctx context.Context, options Options, names []string) (removed []st
 	return removed, errors.Join(problems...)
 }
 
-func (l *Lab) collect(ctx context.Context) (removed bool, err error) {
+// collect removes the lab if it is garbage, which is asked once nobody else can be at work on it.
+func (l *Lab) collect(ctx context.Context, garbage func() (bool, error)) (removed bool, err error) {
 	unlock, err := l.paths.lock()
 	if errors.Is(err, ErrBusy) || errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -73,8 +74,8 @@ func (l *Lab) collect(ctx context.Context) (removed bool, err error) {
 		return false, err
 	}
 	defer unlock()
-	garbage, err := l.paths.garbage()
-	if err != nil || !garbage {
+	is, err := garbage()
+	if err != nil || !is {
 		return false, err
 	}
 	err = l.remove(ctx)
@@ -88,4 +89,11 @@ func (p paths) garbage() (bool, error) {
 		return false, err
 	}
 	return s == nil || s.Owner != nil && !s.Owner.Alive(), nil
+}
+
+// orphaned tells whether the lab, whole or not, was of a process that has ended. One that nobody was to own is not:
+// whoever made it may want to look at what is left.
+func (p paths) orphaned() (bool, error) {
+	s, err := readState(p.state())
+	return err == nil && s != nil && s.Owner != nil && !s.Owner.Alive(), err
 }

@@ -191,6 +191,47 @@ func TestCollectAsksForTheOwner(t *testing.T) {
 	}
 }
 
+// A lab of a process that has ended, whole or not, does not keep its name from the next; any other does.
+func TestUpAfterAnOwnerThatHasEnded(t *testing.T) {
+	needRoot(t)
+	name := labName()
+	file := topologyFile(t, name, crowded)
+	topology := mustParse(t, name, crowded)
+	up := func() *Lab {
+		t.Helper()
+		l, err := Up(t.Context(), topology, testOptions(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	if err := sim(t, "up", file).Run(); err != nil {
+		t.Fatal(err)
+	}
+	l := up()
+	if _, err := Up(t.Context(), topology, testOptions(t)); !errors.Is(err, ErrExists) {
+		t.Errorf("up of a lab whose owner lives: %v", err)
+	}
+	if _, err := Attach(name, testOptions(t)); err != nil {
+		t.Errorf("that has removed it: %v", err)
+	}
+	if err := l.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	killing(t, 12, "up", file)
+	if err := up().Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := sim(t, "up-detached", file).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Up(t.Context(), topology, testOptions(t)); !errors.Is(err, ErrExists) {
+		t.Errorf("up of a lab that belongs to no process: %v", err)
+	}
+	mustDown(t, name)
+	mustBeGone(t, l.paths)
+}
+
 func mustDown(t *testing.T, name string) {
 	t.Helper()
 	if err := Down(t.Context(), name, testOptions(t)); err != nil {

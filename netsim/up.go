@@ -18,8 +18,8 @@ var ErrExists = errors.New("is there already")
 const undoTime = time.Minute
 
 // Up makes a lab and returns when all agents are ready, all servers listen and all pods that should be are enrolled. If
-// anything fails, or the context ends, it removes what it has made. It returns ErrExists if there is a lab of that
-// name, whole or not.
+// anything fails, or the context ends, it removes what it has made. A lab of that name whose owner has ended goes first;
+// of any other, whole or not, it returns ErrExists.
 func Up(ctx context.Context, t *Topology, options Options) (*Lab, error) {
 	options, err := options.complete()
 	if err != nil {
@@ -38,6 +38,10 @@ func Up(ctx context.Context, t *Topology, options Options) (*Lab, error) {
 	}
 	if !options.Detached {
 		l.state.Owner = &self
+	}
+	if _, err := l.collect(ctx, l.paths.orphaned); err != nil {
+		return nil, fmt.Errorf("remove lab %s, whose owner has ended: %w: evenkeel sim down --name %s tries again", t.Name, err,
+			t.Name)
 	}
 	unlock, err := l.paths.claim()
 	if err != nil {
