@@ -83,16 +83,46 @@ func (l labFlag) attach() (*netsim.Lab, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch len(names) {
-		case 0:
-			return nil, errors.New("no lab is up: evenkeel sim up FILE makes one")
-		case 1:
-			name = names[0]
-		default:
-			return nil, fmt.Errorf("there are several labs: choose one of %s with --name", strings.Join(names, ", "))
+		if name, err = onlyLab(names, isUp); err != nil {
+			return nil, err
 		}
 	}
 	return netsim.Attach(name, simOptions(nil))
+}
+
+// isUp tells whether a lab is whole.
+func isUp(name string) (bool, error) {
+	_, err := netsim.Attach(name, simOptions(nil))
+	if errors.Is(err, netsim.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// onlyLab returns the only lab that is up: what was left halfway does not count.
+func onlyLab(names []string, isUp func(string) (bool, error)) (string, error) {
+	var up, halfway []string
+	for _, name := range names {
+		whole, err := isUp(name)
+		switch {
+		case err != nil:
+			return "", err
+		case whole:
+			up = append(up, name)
+		default:
+			halfway = append(halfway, name)
+		}
+	}
+	switch {
+	case len(up) == 1:
+		return up[0], nil
+	case len(up) > 1:
+		return "", fmt.Errorf("there are several labs: choose one of %s with --name", strings.Join(up, ", "))
+	case len(halfway) > 0:
+		return "", fmt.Errorf("no lab is up, and halfway is %s: evenkeel sim gc removes what was left there",
+			strings.Join(halfway, ", "))
+	}
+	return "", errors.New("no lab is up: evenkeel sim up FILE makes one")
 }
 
 // commander is a pod or a node.

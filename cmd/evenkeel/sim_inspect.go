@@ -110,6 +110,7 @@ func owner(p *netsim.Process) string {
 
 func newSimInspectCommand(e env) *cobra.Command {
 	var o output
+	var lab labFlag
 	c := &cobra.Command{
 		Use:   "inspect [NAME]",
 		Short: "Show the nodes and pods of a lab",
@@ -121,15 +122,22 @@ more: paths of network namespaces, cgroups, pins and logs. The name is not neede
 			if err := o.check(c); err != nil {
 				return err
 			}
-			lab, err := labFlag(strings.Join(args, "")).attach()
+			if len(args) == 1 {
+				if lab != "" && string(lab) != args[0] {
+					return usage(c, fmt.Errorf("one lab at a time: %s, or --name %s", args[0], lab))
+				}
+				lab = labFlag(args[0])
+			}
+			l, err := lab.attach()
 			if err != nil {
 				return err
 			}
-			info := lab.Info()
+			info := l.Info()
 			return o.print(c, e.stdout, info, func(t *table) { printLab(t, info) })
 		},
 	}
 	o.flag(c)
+	lab.flag(c)
 	return c
 }
 

@@ -27,6 +27,7 @@ func TestSimUsage(t *testing.T) {
 		"sim up --no-such-flag":               "no-such-flag",
 		"sim enter --netns /x --cgroup /y":    "a command",
 		"sim inspect one two":                 "arg",
+		"sim inspect one --name two":          "one lab at a time",
 		"sim apply":                           "arg",
 		"sim gc everything":                   "arg",
 		"sim serve --pod p":                   "a server",
@@ -40,10 +41,27 @@ func TestSimUsage(t *testing.T) {
 }
 
 func TestSimNamesWhatIsNotThere(t *testing.T) {
-	for _, line := range []string{"sim exec --name nowhere pod -- true", "sim inspect nowhere", "sim logs --name nowhere",
+	for _, line := range []string{"sim exec --name nowhere pod -- true", "sim inspect nowhere", "sim inspect --name nowhere", "sim logs --name nowhere",
 		"sim graph --name nowhere", "sim up /no/nowhere.yaml"} {
 		if got := evenkeel(t, strings.Fields(line)...); got.code != 1 || !strings.Contains(got.stderr, "nowhere") {
 			t.Errorf("%s: %+v", line, got)
+		}
+	}
+}
+
+// What was left halfway is nobody's choice: it neither hides the only lab nor is taken for it.
+func TestOnlyLab(t *testing.T) {
+	up := func(name string) (bool, error) { return strings.HasPrefix(name, "up"), nil }
+	for labs, want := range map[string]string{
+		"up1": "up1", "half1 up1 half2": "up1", "": "evenkeel sim up FILE", "half1 half2": "half1, half2: evenkeel sim gc",
+		"up1 half1 up2": "choose one of up1, up2 with --name",
+	} {
+		name, err := onlyLab(strings.Fields(labs), up)
+		if err != nil {
+			name = err.Error()
+		}
+		if !strings.Contains(name, want) {
+			t.Errorf("of %q: %s, want %q", labs, name, want)
 		}
 	}
 }
