@@ -156,6 +156,20 @@ func TestWithoutADataPlane(t *testing.T) {
 	})
 }
 
+// TestDoctorWithoutRoot: one sentence, and not a list of what fails for that one reason.
+func TestDoctorWithoutRoot(t *testing.T) {
+	command := exec.Command("/proc/self/exe", "doctor")
+	command.Env = append(os.Environ(), roleVariable+"="+roleCommand)
+	if os.Geteuid() == 0 {
+		const nobody = 65534
+		command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	out, err := command.CombinedOutput()
+	if command.ProcessState.ExitCode() != 1 || string(out) != "evenkeel: not root: run with sudo\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // TestHelpIsWorthReading holds every command to the same form.
 func TestHelpIsWorthReading(t *testing.T) {
 	var walk func(c *cobra.Command)

@@ -27,7 +27,7 @@ func (p *patient) attachments() []check {
 		{"sk_lookup links", true, "what reaches a pod is not seen", p.trySkLookup},
 		{"tcx links", true, "sources of packets cannot be checked; pods can be enrolled with --source-check=false",
 			p.tryTcx},
-		{"links to maps of sockets", false, "sockets of one node cannot be accelerated; came with 6.10",
+		{"links to maps of sockets", false, "nothing yet: nothing uses it, for sockets of one node are not accelerated; came with 6.10",
 			func() (string, error) { return "attach", plane.SockhashLink() }},
 		{"running publish", true, "the agent cannot change what is served", p.tryPublish},
 		{"reading flows", true, "flows cannot be listed", p.tryFlows},

@@ -7,8 +7,10 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -59,8 +61,17 @@ type check struct {
 	try     func() (detail string, err error)
 }
 
+// ErrNotRoot is returned without trying anything: every check would fail for that one reason.
+var ErrNotRoot = errors.New("not root: run with sudo")
+
+// memlockHint is what the library adds to EPERM: kernels of 5.11 and later do not count BPF memory by that limit.
+const memlockHint = " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)"
+
 // Examine tries everything, whatever fails before.
 func Examine(ctx context.Context, o Options) (*Report, error) {
+	if unix.Geteuid() != 0 {
+		return nil, ErrNotRoot
+	}
 	r := &Report{Version: report.Version, OK: true, Others: []Other{}}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
@@ -76,7 +87,7 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 		detail, err := c.try()
 		found := Check{Name: c.name, OK: err == nil, Needed: c.needed, Detail: detail, Without: c.without}
 		if err != nil {
-			found.Detail = err.Error()
+			found.Detail = strings.ReplaceAll(err.Error(), memlockHint, "")
 			r.OK = r.OK && !c.needed
 		}
 		r.Checks = append(r.Checks, found)

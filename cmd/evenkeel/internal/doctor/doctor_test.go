@@ -47,6 +47,8 @@ func TestExamine(t *testing.T) {
 	}
 	for _, c := range r.Checks {
 		switch {
+		case strings.Contains(c.Without, "cannot be accelerated") || strings.HasPrefix(c.Detail, "1 programs"):
+			t.Errorf("%+v", c)
 		case c.Name == "" || c.Detail == "" || c.Without == "":
 			t.Errorf("a check says too little: %+v", c)
 		case c.Name == "pin directory":

@@ -52,7 +52,7 @@ func checkRelease(kernel string) error {
 func tryBPF() (string, error) {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if errors.Is(err, unix.EPERM) {
-		return "", fmt.Errorf("%w: be root; in a container use --privileged", err)
+		return "", fmt.Errorf("%w: in a container use --privileged", unix.EPERM)
 	}
 	if err != nil {
 		return "", err
@@ -96,7 +96,14 @@ func tryMount() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "can be mounted", unix.Close(mount)
+	if err := unix.Close(mount); err != nil {
+		return "", err
+	}
+	var there unix.Statfs_t
+	if unix.Statfs("/sys/fs/bpf", &there) == nil && there.Type == unix.BPF_FS_MAGIC {
+		return "mounted at /sys/fs/bpf", nil
+	}
+	return "can be mounted: mount -t bpf bpf /sys/fs/bpf", nil
 }
 
 func tryCookie() (string, error) {

@@ -40,6 +40,9 @@ func (p *patient) programs() []check {
 			if err := p.load(names); err != nil {
 				return "", err
 			}
+			if len(names) == 1 {
+				return "1 program loads", nil
+			}
 			return fmt.Sprintf("%d programs load", len(names)), nil
 		}
 	}
@@ -56,7 +59,7 @@ func (p *patient) programs() []check {
 		{"programs sock_ops", true, "connections are not counted", load(groups["sock_ops"]...)},
 		{"programs sk_lookup", true, "what reaches a pod is not seen", load(groups["sk_lookup"]...)},
 		{"programs tcx", true, "sources of packets cannot be checked", load(groups["tcx"]...)},
-		{"programs sk_msg", true, "sockets of one node cannot be accelerated", load(groups["sk_msg"]...)},
+		{"programs sk_msg", true, "the agent cannot load what it brings along; nothing uses it yet", load(groups["sk_msg"]...)},
 		{"program publish (SYSCALL type, bpf_loop)", true, "the agent cannot change what is served",
 			load(bpf.MeshProgPublish)},
 		{"program dump_flows (iterator over socket storage)", true, "flows cannot be listed",
