@@ -118,7 +118,11 @@ func noArgs(c *cobra.Command, args []string) error {
 func exactly(n int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usage(c, fmt.Errorf("%d arguments are needed, not %d: %s", n, len(args), c.UseLine()))
+			what := fmt.Sprintf("%d arguments are", n)
+			if n == 1 {
+				what = "1 argument is"
+			}
+			return usage(c, fmt.Errorf("%s needed, not %d: %s", what, len(args), c.UseLine()))
 		}
 		return nil
 	}

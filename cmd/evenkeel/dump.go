@@ -26,13 +26,6 @@ func newDumpCommand(e env) *cobra.Command {
 Without an agent it is read from the pins, with addresses where only the agent knows names. An empty list means that
 there is nothing; what cannot be read is an error.`,
 		Example: "  evenkeel dump services\n  evenkeel dump flows -o json | jq '.flows[] | select(.stamp != .ran)'",
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage(c, errors.New("dump what? services, endpoints, workloads or flows"))
-			}
-			return usage(c, fmt.Errorf("dump %q: services, endpoints, workloads and flows are known", args[0]))
-		},
 	}
 	c.AddCommand(
 		newDumpOf(e, "services", "List services", (*admin.Client).Services,
@@ -43,7 +36,7 @@ there is nothing; what cannot be read is an error.`,
 			(*report.View).WorkloadList, printWorkloads),
 		newDumpFlows(e),
 	)
-	return c
+	return group(c)
 }
 
 // newDumpOf makes a command that prints a document of the agent, or one made from the pins.

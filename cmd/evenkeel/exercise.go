@@ -22,13 +22,9 @@ import (
 func newUpgradeCommand(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "upgrade", Short: "Change the generation that serves", Hidden: true,
-		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return usage(c, errors.New("upgrade how? exercise is known"))
-		},
 	}
 	c.AddCommand(newExerciseCommand(e))
-	return c
+	return group(c)
 }
 
 func newExerciseCommand(e env) *cobra.Command {

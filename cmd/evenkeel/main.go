@@ -41,9 +41,6 @@ func main() {
 func run(ctx context.Context, e env, args []string) int {
 	root := newRootCommand(e)
 	root.SetArgs(args)
-	root.SetIn(e.stdin)
-	root.SetOut(e.stdout)
-	root.SetErr(e.stderr)
 	err := root.ExecuteContext(ctx)
 	var exit exitError
 	var usage *usageError
@@ -84,6 +81,7 @@ func newRootCommand(e env) *cobra.Command {
 		Short:         "A service mesh data plane in the kernel that can be replaced while it carries traffic",
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Version:       releaseName(),
 		Args:          cobra.ArbitraryArgs,
 
 		SuggestionsMinimumDistance: 2,
@@ -95,11 +93,22 @@ func newRootCommand(e env) *cobra.Command {
 			return unknownCommand(c, args[0])
 		},
 	}
+	root.SetIn(e.stdin)
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{command: c.CommandPath(), err: err}
 	})
 	root.AddCommand(newAgentCommand(e), newEnrolCommand(e), newWithdrawCommand(e), newStatusCommand(e),
 		newDumpCommand(e), newExplainCommand(e), newUninstallCommand(e),
 		newVersionCommand(e), newUpgradeCommand(e), newDoctorCommand(e), newSimCommand(e), newDemoCommand(e))
+	root.InitDefaultCompletionCmd("completion") // cobra adds it later otherwise, and takes any shell's name
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			group(c)
+		}
+	}
+	refuseArguments(root)
+	complete(root)
 	return root
 }

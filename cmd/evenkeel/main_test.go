@@ -109,7 +109,16 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{"withdraw", "--pod"},
 		{"withdraw --canary --pod a/b", "--canary"},
 		{"uninstall now", "now"},
-		{"upgrade", "exercise"},
+		{"upgrade", "upgrade what? exercise"},
+		{"sim", "sim what? apply, down, exec"},
+		{"sim upp", "did you mean up?"},
+		{"demo extra", "extra"},
+		{"completion", "completion what? bash"},
+		{"completion tcsh", "tcsh"},
+		{"completion bash extra", "extra"},
+		{"explain one", "2 arguments are needed, not 1"},
+		{"sim up", "1 argument is needed, not 0"},
+		{"sim graph --format png", "mermaid, dot or html"},
 		{"upgrade exercise --flips 0", "--flips"},
 		{"version -o toml", "table and json"},
 		{"doctor -o toml", "table and json"},
@@ -208,7 +217,24 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
+// TestFlagsComplete asks as a shell does.
+func TestFlagsComplete(t *testing.T) {
+	for line, want := range map[string]string{
+		"status -o|": "table\njson\n", "dump flows --output|": "json", "sim graph --format|": "mermaid\ndot\nhtml\n",
+		"agent --log-level|": "debug\ninfo\nwarn\nerror\n", "agent --log-format|": "text\njson\n", "sim down --name|": ":4",
+		"sim inspect --name|": ":4", "sim inspect|": ":4",
+	} {
+		words := append([]string{"__complete"}, strings.Fields(strings.TrimSuffix(line, "|"))...)
+		if got := evenkeel(t, append(words, "")...); got.code != 0 || !strings.Contains(got.stdout, want) {
+			t.Errorf("%s: %+v, want %q", line, got, want)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
+	if got := evenkeel(t, "--version"); got.code != 0 || !strings.HasPrefix(got.stdout, "evenkeel version ") {
+		t.Errorf("--version: %+v", got)
+	}
 	got := evenkeel(t, "version")
 	if got.code != 0 || !strings.Contains(got.stdout, "sha256:") {
 		t.Errorf("%+v", got)

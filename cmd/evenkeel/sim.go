@@ -43,17 +43,11 @@ agent: {enabled: true, unchecked: true} pods go without it, and hundreds are enr
   evenkeel sim exec client -- curl -s http://10.96.0.10/
   evenkeel sim inspect
   evenkeel sim down --name demo`,
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage(c, fmt.Errorf("unknown command %q", args[0]))
-			}
-			return c.Help()
-		},
 	}
 	c.AddCommand(newSimUpCommand(e), newSimApplyCommand(e), newSimDownCommand(e), newSimListCommand(e),
 		newSimInspectCommand(e), newSimExecCommand(), newSimLogsCommand(e), newSimGraphCommand(e), newSimCollectCommand(e),
 		newSimServeCommand(), newSimEnterCommand())
-	return c
+	return group(c)
 }
 
 // simOptions are those of labs of the command line: they outlive it, and run this very program, whatever it is called.

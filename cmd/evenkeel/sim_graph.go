@@ -23,7 +23,7 @@ else to be looked at in a browser.`,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !slices.Contains(graph.Formats(), format) {
-				return usage(c, fmt.Errorf("--format %q: %q are known", format, graph.Formats()))
+				return usage(c, fmt.Errorf("--format %q: it is %s", format, either(graph.Formats())))
 			}
 			l, err := lab.attach()
 			if err != nil {

@@ -118,6 +118,9 @@ func newSimInspectCommand(e env) *cobra.Command {
 more: paths of network namespaces, cgroups, pins and logs. The name is not needed where there is only one lab.`,
 		Example: "  evenkeel sim inspect\n  evenkeel sim inspect demo -o json | jq '.pods[].netns'",
 		Args:    atMostOne,
+
+		ValidArgsFunction: completeLab,
+
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(c); err != nil {
 				return err

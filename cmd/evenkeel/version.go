@@ -36,7 +36,7 @@ type versionDocument struct {
 func currentVersion() versionDocument {
 	sum := sha256.Sum256(bpf.Object())
 	v := versionDocument{
-		Version: report.Version, Release: release, Go: runtime.Version(), Object: hex.EncodeToString(sum[:]),
+		Version: report.Version, Release: releaseName(), Go: runtime.Version(), Object: hex.EncodeToString(sum[:]),
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		v.Module = info.Main.Version
@@ -49,13 +49,18 @@ func currentVersion() versionDocument {
 			}
 		}
 	}
-	if v.Release == "" {
-		v.Release = v.Module
-	}
-	if v.Release == "" {
-		v.Release = "unknown"
-	}
 	return v
+}
+
+// releaseName is the release, or as much of it as the build knows.
+func releaseName() string {
+	if release != "" {
+		return release
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
 }
 
 func newVersionCommand(e env) *cobra.Command {
