@@ -72,7 +72,7 @@ var _ = Describe("Sensitivity", Label("tier:pr"), Ordered, ContinueOnFailure, fu
 
 	// plan has n flows of a kind through the relays, and as many beside them.
 	plan := func(n int, kinds ...string) *flow.Plan {
-		p := &flow.Plan{}
+		p := &flow.Plan{Drain: flow.Duration(time.Second)} // a datagram that is lost is waited for
 		for _, kind := range kinds {
 			for i := range n {
 				place := places[i%2]
