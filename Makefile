@@ -36,7 +36,8 @@ e2e: build need-kernel ## the built binaries on simulated nodes, behaviour by be
 		--fail-on-empty --poll-progress-after=60s --timeout=20m $(ARGS) bin/e2e.test && echo "e2e: $$((SECONDS - s)) s"
 
 chaos: build ## what breaks traffic, and whether the instrument notices
-	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go test -c -o bin/chaos.test ./chaos
+	@go build -trimpath -tags control_miss_passes -o bin/control/miss_passes/ ./cmd/evenkeel && \
+		go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go test -c -o bin/chaos.test ./chaos
 	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --randomize-all --fail-on-pending --fail-on-empty \
 		--poll-progress-after=60s --timeout=20m $(ARGS) bin/chaos.test && echo "chaos: $$((SECONDS - s)) s"
 

@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,7 +18,8 @@ import (
 	"github.com/evenkeel/evenkeel/netsim/flow/tamper"
 )
 
-// run is one run of flows: their processes, what they record, and the phases.
+// run is one run of flows: their processes, what they record, and the phases. The processes end with the spec at the
+// latest, but not by its context, which would kill them; if the suite is killed they end by themselves.
 type run struct {
 	dir     string
 	clients []*flow.Client
@@ -48,19 +50,19 @@ func (r *run) file(what string) string {
 	return path
 }
 
-// serve starts a server in a place. It ends with the spec at the latest.
+// serve starts a server in a place.
 func (r *run) serve(ctx SpecContext, where flow.Place) *flow.Server {
 	GinkgoHelper()
-	s, err := flow.StartServer(ctx, where, binary("evenkeel-chaos"), r.file("server"))
+	s, err := flow.StartServer(context.WithoutCancel(ctx), where, binary("evenkeel-chaos"), r.file("server"))
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(s.Stop)
 	return s
 }
 
-// relay starts a relay in a place. It ends with the spec at the latest.
+// relay starts a relay in a place.
 func (r *run) relay(ctx SpecContext, where flow.Place, to netip.Addr) *tamper.Relay {
 	GinkgoHelper()
-	t, err := tamper.Start(ctx, where, binary("evenkeel-chaos"), r.file("relay"), to, uint64(GinkgoRandomSeed()))
+	t, err := tamper.Start(context.WithoutCancel(ctx), where, binary("evenkeel-chaos"), r.file("relay"), to, uint64(GinkgoRandomSeed()))
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(t.Stop)
 	return t
@@ -69,8 +71,9 @@ func (r *run) relay(ctx SpecContext, where flow.Place, to netip.Addr) *tamper.Re
 // watch starts the flows of a plan in a place, and returns when all are established.
 func (r *run) watch(ctx SpecContext, where flow.Place, plan *flow.Plan) {
 	GinkgoHelper()
-	client, err := flow.StartClient(ctx, where, binary("evenkeel-chaos"), plan, r.file("client"))
+	client, err := flow.StartClient(context.WithoutCancel(ctx), where, binary("evenkeel-chaos"), plan, r.file("client"))
 	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(client.Stop) // where the spec did not come to that
 	r.clients = append(r.clients, client)
 }
 

@@ -108,9 +108,9 @@ func (s *server) serve(ctx context.Context, l *wire.Listener) error {
 
 // packets answers datagrams, each by itself.
 func (s *server) packets(socket *net.UDPConn) error {
-	buffer := make([]byte, 64<<10)
+	buffer, control := make([]byte, 64<<10), make([]byte, 128)
 	for {
-		n, from, err := socket.ReadFromUDPAddrPort(buffer)
+		n, c, _, from, err := socket.ReadMsgUDPAddrPort(buffer, control)
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
@@ -127,7 +127,8 @@ func (s *server) packets(socket *net.UDPConn) error {
 			f.Answered = record.Now()
 			f.Encode(b)
 		}
-		if _, err := socket.WriteToUDPAddrPort(b, from); errors.Is(err, net.ErrClosed) {
+		wire.AnswerFrom(control[:c])
+		if _, _, err := socket.WriteMsgUDPAddrPort(b, control[:c], from); errors.Is(err, net.ErrClosed) {
 			return nil
 		} // any other error is of one datagram, which the client will miss
 	}

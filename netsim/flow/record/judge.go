@@ -349,10 +349,10 @@ func (r *run) baseline() int64 {
 	return worst
 }
 
-// hasBaseline tells whether frames came in a phase without a fault.
+// hasBaseline tells whether there were frames or attempts in a phase without a fault.
 func (r *run) hasBaseline() bool {
 	return slices.ContainsFunc(r.windows, func(w Window) bool {
-		return w.Received > 0 && r.faultFree(w.From, w.To)
+		return w.Sent+w.Received > 0 && r.faultFree(w.From, w.To)
 	})
 }
 

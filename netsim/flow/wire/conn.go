@@ -198,7 +198,7 @@ func (p *Protocol) Listen(ctx context.Context, address string) (*Listener, error
 			return nil, err
 		}
 		udp := packets.(*net.UDPConn) // what ListenPacket makes of "udp"
-		if err := p.prepare(udp); err != nil {
+		if err := errors.Join(p.prepare(udp), askDestination(udp)); err != nil {
 			return nil, errors.Join(err, udp.Close())
 		}
 		return &Listener{protocol: p, packets: udp}, nil

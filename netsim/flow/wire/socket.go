@@ -5,6 +5,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -82,6 +83,39 @@ func growReadBuffer(socket syscall.Conn) error {
 		return fmt.Errorf("grow receive buffer: %w", err)
 	}
 	return nil
+}
+
+// askDestination has every datagram say to which of this machine's addresses it was sent.
+func askDestination(socket *net.UDPConn) error {
+	err := control(socket, func(fd int) error {
+		family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err != nil {
+			return err
+		}
+		if family == unix.AF_INET6 {
+			// An address that only a route of type local makes ours is none of an interface's.
+			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1); err != nil {
+				return err
+			}
+			return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	})
+	if err != nil {
+		return fmt.Errorf("ask for destinations: %w", err)
+	}
+	return nil
+}
+
+// AnswerFrom makes what a datagram said of its destination, its control message, the source of the answer: on a machine
+// with several addresses the kernel would choose another. The interface is left to the route.
+func AnswerFrom(control []byte) {
+	switch {
+	case len(control) >= unix.CmsgSpace(unix.SizeofInet6Pktinfo): // {address, interface}
+		clear(control[unix.CmsgLen(16):unix.CmsgLen(20)])
+	case len(control) >= unix.CmsgSpace(unix.SizeofInet4Pktinfo): // {interface, source, destination}
+		clear(control[unix.CmsgLen(0):unix.CmsgLen(4)])
+	}
 }
 
 func control(socket syscall.Conn, use func(fd int) error) error {
