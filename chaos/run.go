@@ -62,7 +62,8 @@ func (r *run) serve(ctx SpecContext, where flow.Place) *flow.Server {
 // relay starts a relay in a place.
 func (r *run) relay(ctx SpecContext, where flow.Place, to netip.Addr) *tamper.Relay {
 	GinkgoHelper()
-	t, err := tamper.Start(context.WithoutCancel(ctx), where, binary("evenkeel-chaos"), r.file("relay"), to, uint64(GinkgoRandomSeed()))
+	t, err := tamper.Start(context.WithoutCancel(ctx), where, binary("evenkeel-chaos"), r.file("relay"), to,
+		uint64(GinkgoRandomSeed()))
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(t.Stop)
 	return t

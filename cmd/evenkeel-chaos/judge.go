@@ -24,8 +24,8 @@ func newJudgeCommand(e env) *cobra.Command {
 phases, in any order.
 
 A flow is intact if every frame came once, in order, unchanged and within the budget; stalled if one was later than
-that; broken if the connection ended or a frame was lost, repeated or changed. A probe is intact if every attempt went as it
-must. The budget is three times the worst lateness of the phases without a fault, and at least 10 ms. A run whose
+that; broken if the connection ended or a frame was lost, repeated or changed. A probe is intact if every attempt
+went as it must. The budget is three times the worst lateness of the phases without a fault, and at least 10 ms. A run whose
 budget exceeds its limit (20 ms, 50 ms for upgrades) is void: the machine was too slow to tell.`,
 		Example: `  evenkeel-chaos judge client.ndjson phases.ndjson
   evenkeel-chaos judge -o json *.ndjson | jq '.details[] | select(.verdict != "intact")'`,

@@ -8,8 +8,8 @@ import (
 	"github.com/evenkeel/evenkeel/netsim/flow/record"
 )
 
-// schedule says when frames are due: first, first + period, … It never waits for an answer (open loop), and it tells why
-// a frame was late: because its sender was, or because the connection did not take the frames before it.
+// schedule says when frames are due: first, first + period, … It never waits for an answer (open loop), and it tells
+// why a frame was late: because its sender was, or because the connection did not take the frames before it.
 type schedule struct {
 	first, period int64
 	timer         *time.Timer

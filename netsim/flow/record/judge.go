@@ -186,7 +186,7 @@ func (r *run) judge() (*Report, error) {
 		report.void("no flow was watched in a phase without a fault, so there is no budget")
 	}
 	if budget > limit {
-		report.void("the machine is too slow: %.1f ms late without a fault make a budget of %.1f ms, at most %.0f ms allow a verdict",
+		report.void("the machine is too slow: %.1f ms late without a fault make a budget of %.1f ms, more than %.0f ms",
 			report.Baseline, report.Budget, report.Limit)
 	}
 	var blind, worst int64

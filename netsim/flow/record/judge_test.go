@@ -85,8 +85,12 @@ func TestVerdictOfARun(t *testing.T) {
 			s.w.Write(&Break{Flow: 1, Time: 2500 * ms, Reason: Reset})
 			s.done()
 		}, Fell, Broken, "reset", 1},
-		"the client was killed":    {func(*story) {}, Fell, Broken, "the recording ends", 0},
-		"breaks that have no line": {func(s *story) { s.w.Write(&Done{Flow: 1, Sent: 200, Breaks: 2}) }, Fell, Broken, "", 0},
+		"the client was killed": {func(*story) {
+
+		}, Fell, Broken, "the recording ends", 0},
+		"breaks that have no line": {func(s *story) {
+			s.w.Write(&Done{Flow: 1, Sent: 200, Breaks: 2})
+		}, Fell, Broken, "", 0},
 		"late because the machine stood still": {func(s *story) {
 			s.w.Write(&Stall{Role: "server", From: 2505 * ms, To: 2512 * ms})
 			s.w.Write(&Stall{Role: "client", From: 2508 * ms, To: 2514 * ms})
@@ -101,10 +105,21 @@ func TestVerdictOfARun(t *testing.T) {
 			s.w.Write(&Stall{Role: "server", From: 2500 * ms, To: 2521 * ms})
 			s.late(2500*ms, 12*ms).done()
 		}, Void, Intact, "", 1},
-		"fewer frames than scheduled": {func(s *story) { s.w.Write(&Done{Flow: 1, Stop: 3000 * ms, Sent: 190}) }, Fell, Broken, "schedule", 0},
-		"the client itself was late":  {func(s *story) { s.w.Write(&Blind{Flow: 1, Due: 2500 * ms, By: 21 * ms}); s.done() }, Void, Intact, "", 1},
-		"but within the limit":        {func(s *story) { s.w.Write(&Blind{Flow: 1, Due: 2500 * ms, By: 19 * ms}); s.done() }, Passed, Intact, "", 0},
-		"or while nothing is judged":  {func(s *story) { s.w.Write(&Blind{Flow: 1, Due: 1500 * ms, By: 99 * ms}); s.done() }, Passed, Intact, "", 0},
+		"fewer frames than scheduled": {func(s *story) {
+			s.w.Write(&Done{Flow: 1, Stop: 3000 * ms, Sent: 190})
+		}, Fell, Broken, "schedule", 0},
+		"the client itself was late": {func(s *story) {
+			s.w.Write(&Blind{Flow: 1, Due: 2500 * ms, By: 21 * ms})
+			s.done()
+		}, Void, Intact, "", 1},
+		"but within the limit": {func(s *story) {
+			s.w.Write(&Blind{Flow: 1, Due: 2500 * ms, By: 19 * ms})
+			s.done()
+		}, Passed, Intact, "", 0},
+		"or while nothing is judged": {func(s *story) {
+			s.w.Write(&Blind{Flow: 1, Due: 1500 * ms, By: 99 * ms})
+			s.done()
+		}, Passed, Intact, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStory(t, trickle)

@@ -129,7 +129,9 @@ func typeName(line any) string {
 
 // newLine is typeName the other way round.
 func newLine(name string) any {
-	for _, line := range []any{&Start{}, &Phase{}, &Flow{}, &Window{}, &Late{}, &Blind{}, &Stall{}, &Break{}, &Done{}, &End{}} {
+	for _, line := range []any{
+		&Start{}, &Phase{}, &Flow{}, &Window{}, &Late{}, &Blind{}, &Stall{}, &Break{}, &Done{}, &End{},
+	} {
 		if typeName(line) == name {
 			return line
 		}
