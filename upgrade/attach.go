@@ -30,8 +30,8 @@ func (s *Store) Reattach(ctx context.Context) (names []string, err error) {
 	}
 	defer cgroup.Close() // a nil file is fine
 	if id != 0 && id != now {
-		return nil, &RefusedError{[]Change{{pathLinks, "attached to the cgroup " + cgroupName(now),
-			"attached to the cgroup " + cgroupName(id)}}}
+		return nil, &RefusedError{[]Change{{Name: pathLinks, Expected: "attached to the cgroup " + cgroupName(now),
+			Found: "attached to the cgroup " + cgroupName(id)}}}
 	}
 	for _, h := range off {
 		if err := s.attach(ctx, h, cgroup); err != nil {

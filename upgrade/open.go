@@ -114,7 +114,7 @@ func (o *object) fits(dir string, cgroup uint64) error {
 		return nil
 	}
 	if phase := v.super.phase(); phase.state() != phaseIdle {
-		return &RefusedError{[]Change{{"phase", "idle", phase.String()}}}
+		return &RefusedError{[]Change{{Name: "phase", Expected: "idle", Found: phase.String()}}}
 	}
 	_, err = examine(v, o, cgroup)
 	return err
