@@ -50,7 +50,7 @@ generate: need-go need-clang ## compile the eBPF objects and their Go types (cla
 lint: need-go need-clang .tools/golangci-lint-$(GOLANGCI) ## go vet, golangci-lint, clang-format
 	go vet ./...
 	.tools/golangci-lint-$(GOLANGCI) run --allow-parallel-runners ./...
-	clang-format-19 --dry-run --Werror bpf/*.[ch] upgrade/*.[ch] netsim/fault/wire/*.c
+	clang-format-19 --dry-run --Werror $$(git ls-files '*.[ch]')
 
 .tools/golangci-lint-$(GOLANGCI):
 	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
@@ -58,7 +58,7 @@ lint: need-go need-clang .tools/golangci-lint-$(GOLANGCI) ## go vet, golangci-li
 
 fmt: need-clang ## gofmt and clang-format
 	gofmt -w $$(git ls-files '*.go' | grep -v _bpfel.go)
-	clang-format-19 -i bpf/*.[ch] upgrade/*.[ch] netsim/fault/wire/*.c
+	clang-format-19 -i $$(git ls-files '*.[ch]')
 
 clean: ## remove what was built
 	rm -rf bin .tools
