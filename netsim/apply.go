@@ -16,6 +16,11 @@ type Changes struct {
 	PodsAdded, PodsRemoved   int
 	NodesAdded, NodesRemoved int
 	WiresAdded, WiresRemoved int
+	// Manifests are the files for agents to read that were written anew or removed.
+	Manifests int
+	// PodsWithdrawn are those that stay without being enrolled; pods that go are not counted.
+	PodsEnrolled, PodsWithdrawn  int
+	AgentsStarted, AgentsStopped int
 }
 
 // Apply makes the lab what the topology says and leaves alone what is as it says already: pods, nodes, wires,
@@ -65,22 +70,26 @@ func (l *Lab) apply(ctx context.Context, t *Topology) (Changes, error) {
 		}
 		rs[n.Spec.Name] = r
 	}
+	changes := d.changes()
+	if !after.Agent.Enabled {
+		changes.AgentsStopped = len(after.Nodes) - len(after.idle())
+	}
 	if err := l.removeOld(ctx, rs, d); err != nil {
-		return d.changes(), err
+		return changes, err
 	}
 	l.mu.Lock()
 	l.state = after
 	l.mu.Unlock()
 	if err := d.kept(after).write(l.paths.state()); err != nil {
-		return d.changes(), err
+		return changes, err
 	}
 	if err := l.addNew(ctx, rs, d); err != nil {
-		return d.changes(), err
+		return changes, err
 	}
-	if err := l.populate(ctx, t.Documents, d.newPods); err != nil {
-		return d.changes(), err
+	if err := l.populate(ctx, t.Documents, d.newPods, &changes); err != nil {
+		return changes, err
 	}
-	return d.changes(), after.write(l.paths.state())
+	return changes, after.write(l.paths.state())
 }
 
 // removeOld takes pods, wires and nodes away that the new state has no place for.

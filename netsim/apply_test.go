@@ -87,7 +87,7 @@ func TestApplyChangesWhatChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Changes{PodsAdded: 2, PodsRemoved: 2, NodesAdded: 1, NodesRemoved: 1, WiresAdded: 1, WiresRemoved: 1}
+	want := Changes{PodsAdded: 2, PodsRemoved: 2, NodesAdded: 1, NodesRemoved: 1, WiresAdded: 1, WiresRemoved: 1, Manifests: 3}
 	if changes != want {
 		t.Errorf("%+v, not %+v", changes, want)
 	}

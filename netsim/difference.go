@@ -98,7 +98,8 @@ func without[T comparable](all, out []T) []T {
 
 func (d *difference) changes() Changes {
 	return Changes{
-		PodsAdded: len(d.newPods), PodsRemoved: len(d.oldPods), NodesAdded: len(d.newNodes), NodesRemoved: len(d.oldNodes),
+		PodsWithdrawn: len(without(d.withdrawn, d.oldPods)),
+		PodsAdded:     len(d.newPods), PodsRemoved: len(d.oldPods), NodesAdded: len(d.newNodes), NodesRemoved: len(d.oldNodes),
 		WiresAdded: len(d.newWires), WiresRemoved: len(d.oldWires),
 	}
 }

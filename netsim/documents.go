@@ -24,26 +24,29 @@ const (
 )
 
 // writeManifests writes what the agents read to a directory: Nodes and Pods as a cluster would show them, and the
-// documents of the topology file. A file that does not change is not touched.
-func writeManifests(dir string, s *state, documents string) error {
+// documents of the topology file. A file that does not change is not touched, and does not count.
+func writeManifests(dir string, s *state, documents string) (changed int, err error) {
 	if err := makeDirectory(dir, 0o755); err != nil {
-		return err
+		return changed, err
 	}
 	nodes, err := encodeAll(s.Nodes, func(n *nodeState) any { return n.document() })
 	if err != nil {
-		return err
+		return changed, err
 	}
 	pods, err := encodeAll(s.Pods, func(pod *podState) any { return pod.document(s) })
 	if err != nil {
-		return err
+		return changed, err
 	}
 	for name, text := range map[string][]byte{
 		nodesFile: nodes, podsFile: pods, documentsFile: []byte(documents),
 	} {
 		path := filepath.Join(dir, name)
 		if strings.TrimSpace(string(text)) == "" {
-			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("remove manifest: %w", err)
+			switch err := os.Remove(path); {
+			case err == nil:
+				changed++
+			case !errors.Is(err, fs.ErrNotExist):
+				return changed, fmt.Errorf("remove manifest: %w", err)
 			}
 			continue
 		}
@@ -51,10 +54,11 @@ func writeManifests(dir string, s *state, documents string) error {
 			continue
 		}
 		if err := writeFile(path, text); err != nil {
-			return err
+			return changed, err
 		}
+		changed++
 	}
-	return nil
+	return changed, nil
 }
 
 func encodeAll[T any](list []T, document func(T) any) ([]byte, error) {

@@ -50,7 +50,7 @@ func ParseFile(path string) (*Topology, error) {
 func Parse(r io.Reader, file string) (*Topology, error) {
 	text, err := io.ReadAll(io.LimitReader(r, manifest.MaxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
+		return nil, fmt.Errorf("read topology: %w", err) // which names the file
 	}
 	whole := strings.TrimPrefix(string(text), "\ufeff")
 	documents, skipped, err := manifest.Decode(strings.NewReader(whole), file)

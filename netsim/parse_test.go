@@ -223,7 +223,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		dir := t.TempDir()
-		if err := writeManifests(dir, s, topology.Documents); err != nil {
+		if _, err := writeManifests(dir, s, topology.Documents); err != nil {
 			t.Fatal(err)
 		}
 		if _, skipped, err := manifest.ReadPath(dir); err != nil || len(skipped) > 0 {

@@ -74,6 +74,16 @@ func (s *state) node(name string) *nodeState {
 }
 
 // pod finds a pod by "namespace/name".
+// idle are the nodes whose agent does not run.
+func (s *state) idle() (nodes []*nodeState) {
+	for _, n := range s.Nodes {
+		if n.Agent == nil || !n.Agent.Alive() {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
 func (s *state) pod(key string) *podState {
 	for _, p := range s.Pods {
 		if p.Spec.key() == key {

@@ -121,7 +121,7 @@ func (l *Lab) up(ctx context.Context, t *Topology, self Process) error {
 	if err := l.makeNodeDirectories(l.state.Nodes); err != nil {
 		return err
 	}
-	if err := l.populate(ctx, t.Documents, l.state.Pods); err != nil {
+	if err := l.populate(ctx, t.Documents, l.state.Pods, &Changes{}); err != nil {
 		return err
 	}
 	l.state.Up = true
@@ -187,8 +187,8 @@ func (l *Lab) makeNodeDirectories(nodes []*nodeState) error {
 }
 
 // populate brings pods to life, and the agents of nodes that have none. Servers listen before the agents first read
-// that their pods are ready.
-func (l *Lab) populate(ctx context.Context, documents string, pods []*podState) error {
+// that their pods are ready. What it did is added to done.
+func (l *Lab) populate(ctx context.Context, documents string, pods []*podState, done *Changes) (err error) {
 	for _, pod := range pods {
 		if err := makeDirectory(l.paths.podCgroup(pod), 0o755); err != nil {
 			return err
@@ -197,24 +197,22 @@ func (l *Lab) populate(ctx context.Context, documents string, pods []*podState) 
 	if err := l.startServers(ctx, pods, l.options.steps("servers", count(pods, serves))); err != nil {
 		return err
 	}
-	if err := writeManifests(l.paths.manifests(), l.state, documents); err != nil {
+	if done.Manifests, err = writeManifests(l.paths.manifests(), l.state, documents); err != nil {
 		return err
 	}
 	if l.state.Agent.Enabled {
-		var idle []*nodeState
-		for _, n := range l.state.Nodes {
-			if n.Agent == nil || !n.Agent.Alive() {
-				idle = append(idle, n)
-			}
-		}
+		idle := l.state.idle()
+		done.AgentsStarted = len(idle)
 		if err := l.startAgents(ctx, idle, l.options.steps("agents", len(idle))); err != nil {
 			return err
 		}
 	}
 	// A pod that was there before may only now be one to enrol.
-	if err := l.enrolPods(ctx, l.state.Pods, l.options.steps("enrolments", count(l.state.Pods, unenrolled))); err != nil {
+	before := count(l.state.Pods, unenrolled)
+	if err := l.enrolPods(ctx, l.state.Pods, l.options.steps("enrolments", before)); err != nil {
 		return err
 	}
+	done.PodsEnrolled = before - count(l.state.Pods, unenrolled)
 	return l.startCommands(pods)
 }
 

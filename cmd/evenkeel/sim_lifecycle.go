@@ -5,7 +5,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,14 +31,14 @@ func newSimUpCommand(e env) *cobra.Command {
 		Short: "Make the lab that a file describes",
 		Long: `Make the lab that a file describes and return when it is ready: all servers listen, all agents have
 attached and read everything, all pods that should be are enrolled. It stays until "evenkeel sim down". If something
-fails, or with Ctrl-C, everything is removed again.`,
+fails, or with Ctrl-C, everything is removed again. With - for FILE it is read from standard input.`,
 		Example: "  evenkeel sim up demo.yaml\n  evenkeel sim up demo.yaml --name second",
 		Args:    exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := needRoot("sim up"); err != nil {
 				return err
 			}
-			t, err := readTopology(args[0], name)
+			t, err := readTopology(e.stdin, args[0], name)
 			if err != nil {
 				return err
 			}
@@ -76,7 +78,7 @@ pod go into its document. An agent that does not run is started.`,
 			if err := needRoot("sim apply"); err != nil {
 				return err
 			}
-			t, err := readTopology(args[0], name)
+			t, err := readTopology(e.stdin, args[0], name)
 			if err != nil {
 				return err
 			}
@@ -90,8 +92,7 @@ pod go into its document. An agent that does not run is started.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(e.stdout, "lab %s: pods +%d -%d, nodes +%d -%d, wires +%d -%d\n", t.Name, changes.PodsAdded,
-				changes.PodsRemoved, changes.NodesAdded, changes.NodesRemoved, changes.WiresAdded, changes.WiresRemoved)
+			fmt.Fprintf(e.stdout, "lab %s: %s\n", t.Name, changesText(changes))
 			return nil
 		},
 	}
@@ -99,9 +100,35 @@ pod go into its document. An agent that does not run is started.`,
 	return c
 }
 
-// readTopology reads a file; name, if not empty, is the lab's instead of that in the file.
-func readTopology(path, name string) (*netsim.Topology, error) {
-	t, err := netsim.ParseFile(path)
+// changesText says what apply did, and leaves out what it did not.
+func changesText(c netsim.Changes) string {
+	var parts []string
+	for _, part := range []struct {
+		n    int
+		text string
+	}{
+		{c.PodsAdded, "pods +%d"}, {c.PodsRemoved, "pods -%d"}, {c.NodesAdded, "nodes +%d"}, {c.NodesRemoved, "nodes -%d"},
+		{c.WiresAdded, "wires +%d"}, {c.WiresRemoved, "wires -%d"}, {c.Manifests, "files of documents changed: %d"},
+		{c.AgentsStarted, "agents started: %d"}, {c.AgentsStopped, "agents stopped: %d"},
+		{c.PodsEnrolled, "pods enrolled: %d"}, {c.PodsWithdrawn, "pods withdrawn: %d"},
+	} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf(part.text, part.n))
+		}
+	}
+	if len(parts) == 0 {
+		return "nothing had to be changed"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// readTopology reads a file, or standard input for "-"; name, if not empty, is the lab's instead of that in the file.
+func readTopology(stdin io.Reader, path, name string) (t *netsim.Topology, err error) {
+	if path == "-" {
+		t, err = netsim.Parse(stdin, "standard input")
+	} else {
+		t, err = netsim.ParseFile(path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -135,15 +162,15 @@ also after an interrupted up or down, without the file, and may be repeated.`,
 				return err
 			}
 			names := []string{name}
+			all, err := netsim.Names()
+			if err != nil {
+				return err
+			}
 			if every {
-				all, err := netsim.Names()
-				if err != nil {
-					return err
-				}
 				names = all
 			}
 			if len(args) == 1 {
-				t, err := netsim.ParseFile(args[0])
+				t, err := readTopology(e.stdin, args[0], "")
 				if err != nil {
 					return fmt.Errorf("%w; evenkeel sim down --name NAME needs no file", err)
 				}
@@ -154,6 +181,10 @@ also after an interrupted up or down, without the file, and may be repeated.`,
 				start := time.Now()
 				if err := netsim.Down(c.Context(), name, simOptions(nil)); err != nil {
 					problems = append(problems, err)
+					continue
+				}
+				if !slices.Contains(all, name) {
+					fmt.Fprintf(e.stdout, "lab %s was not up\n", name)
 					continue
 				}
 				fmt.Fprintf(e.stdout, "lab %s is down, in %.2f s\n", name, time.Since(start).Seconds())

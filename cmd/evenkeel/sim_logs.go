@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,13 @@ of the lab, each line with the name of who wrote it.`,
 			if err != nil {
 				return err
 			}
-			return showLogs(c.Context(), e.stdout, logs, follow)
+			if err := showLogs(c.Context(), e.stdout, logs, follow); err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(logs, func(l *logFile) bool { return l.offset > 0 }) {
+				fmt.Fprintln(e.stderr, "nothing was written")
+			}
+			return nil
 		},
 	}
 	lab.flag(c)

@@ -66,6 +66,45 @@ func TestOnlyLab(t *testing.T) {
 	}
 }
 
+func TestChangesText(t *testing.T) {
+	all := netsim.Changes{PodsAdded: 1, NodesRemoved: 2, Manifests: 3, AgentsStarted: 4, AgentsStopped: 5, PodsEnrolled: 6,
+		PodsWithdrawn: 7}
+	const want = "pods +1, nodes -2, files of documents changed: 3, agents started: 4, agents stopped: 5, pods enrolled: 6, " +
+		"pods withdrawn: 7"
+	if got := changesText(all); got != want {
+		t.Errorf("%s", got)
+	}
+	if got := changesText(netsim.Changes{}); got != "nothing had to be changed" {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestReadTopology(t *testing.T) {
+	const text = "apiVersion: netsim.evenkeel.io/v1\nkind: Topology\nmetadata: {name: demo}\n" +
+		"spec: {nodes: [{name: a, podCIDRs: [10.10.1.0/24]}]}\n"
+	if topology, err := readTopology(strings.NewReader(text), "-", "second"); err != nil || topology.Name != "second" {
+		t.Errorf("%+v, %v", topology, err)
+	}
+	if _, err := readTopology(strings.NewReader("kind: 3"), "-", ""); err == nil ||
+		!strings.Contains(err.Error(), "standard input") {
+		t.Errorf("%v", err)
+	}
+	dir := t.TempDir()
+	if _, err := readTopology(nil, dir, ""); err == nil || strings.Count(err.Error(), "read "+dir) != 1 {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDownOfNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	got := evenkeel(t, "sim", "down", "--name", "cli-test-nope")
+	if got.code != 0 || got.stdout != "lab cli-test-nope was not up\n" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // Every command of sim that people see says what it does and shows how.
 func TestSimHelps(t *testing.T) {
 	for _, c := range newSimCommand(env{}).Commands() {

@@ -358,6 +358,28 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
+// TestErrorsAreDocuments: what is not there, or not to be had, is told in the form that docs/CLI.md promises.
+func TestErrorsAreDocuments(t *testing.T) {
+	h := Handler(newView(t), ready())
+	for _, test := range []struct {
+		method, path string
+		uid          uint32
+		code         int
+	}{
+		{"GET", "/v1/nope", 0, 404}, {"GET", "/", 0, 404}, {"POST", "/v1/status", 0, 405}, {"GET", "/v1/explain", 0, 400},
+		{"GET", "/v1/status", 12345, 403},
+	} {
+		r := httptest.NewRequest(test.method, test.path, nil)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), credentials{}, &unix.Ucred{Uid: test.uid})))
+		var said failure
+		if err := json.Unmarshal(w.Body.Bytes(), &said); err != nil || said.Error == "" || w.Code != test.code ||
+			w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%s %s: %d %s", test.method, test.path, w.Code, w.Body)
+		}
+	}
+}
+
 // FuzzHandler: no request ends it, is answered by anything but JSON where there is a document, or by an error of its
 // own.
 func FuzzHandler(f *testing.F) {

@@ -83,15 +83,22 @@ func Handler(v *report.View, ready Readiness) http.Handler {
 		return v.Explain(q)
 	})
 	mux.Handle("GET /readyz", ready)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			refuse(w, http.StatusMethodNotAllowed, r.Method+": only GET is answered")
+			return
+		}
+		refuse(w, http.StatusNotFound, r.URL.Path+": there is /v1/status, /v1/services, /v1/endpoints, /v1/workloads, "+
+			"/v1/names, /v1/explain and /readyz")
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !allowed(r.Context()) {
-			http.Error(w, "only root and the agent's own user are answered", http.StatusForbidden)
+			refuse(w, http.StatusForbidden, "only root and the agent's own user are answered")
 			return
 		}
 		if dir := r.Header.Get(dirHeader); dir != "" && dir != filepath.Clean(v.Dir) {
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusMisdirectedRequest)
-			_ = json.NewEncoder(w).Encode(failure{"this agent serves " + v.Dir})
+			refuse(w, http.StatusMisdirectedRequest, "this agent serves "+v.Dir)
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, 0) // no request has one
@@ -112,16 +119,22 @@ type failure struct {
 	Error string `json:"error"`
 }
 
-func write(w http.ResponseWriter, document any, err error) {
+func refuse(w http.ResponseWriter, code int, why string) {
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(failure{why}) // the client has gone: nobody is left to tell
+}
+
+func write(w http.ResponseWriter, document any, err error) {
 	if err != nil {
 		code := http.StatusInternalServerError
 		var bad *badRequest
 		if errors.As(err, &bad) {
 			code = http.StatusBadRequest
 		}
-		w.WriteHeader(code)
-		document = failure{err.Error()}
+		refuse(w, code, err.Error())
+		return
 	}
+	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(report.Whole(document)) // the client has gone: nobody is left to tell
 }
