@@ -285,6 +285,41 @@ func TestProcessIsNotItsSuccessor(t *testing.T) {
 	}
 }
 
+// A process whose main thread has ended is not alive, and not gone: its other threads hold what it has.
+func TestWaitIsForAllThreads(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "leaderless")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := ProcessOf(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); p.Alive() && time.Now().Before(deadline); <-tick.C {
+	}
+	if p.Alive() {
+		t.Error("it has its main thread still")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := p.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("wait for a process that has threads: %v", err)
+	}
+	stdin.Close()
+	if err := p.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUpIsCancelled(t *testing.T) {
 	needRoot(t)
 	ctx, cancel := context.WithCancel(t.Context())

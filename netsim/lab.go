@@ -144,6 +144,11 @@ func (l *Lab) StartAgentUnder(ctx context.Context, node string, wrapper []string
 	if n.Agent != nil && n.Agent.Alive() {
 		return fmt.Errorf("start agent of node %s: it runs as process %d: kill it first", node, n.Agent.PID)
 	}
+	if n.Agent != nil { // a thread of the last one may hold the lease still
+		if err := n.Agent.Wait(ctx); err != nil {
+			return fmt.Errorf("wait for the last agent of node %s: %w", node, err)
+		}
+	}
 	all := append(append([]string{}, l.state.Agent.Args...), args...)
 	if err := l.startAgent(ctx, n, wrapper, all); err != nil {
 		return fmt.Errorf("start agent of node %s: %w", node, err)

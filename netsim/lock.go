@@ -14,7 +14,8 @@ import (
 var ErrBusy = errors.New("another process is changing it")
 
 // lockDirectory takes a flock on a directory. With LOCK_NB it returns ErrBusy rather than wait. The lock ends with the
-// process at the latest, and only this file descriptor holds it: children do not inherit it.
+// process at the latest. A child that is about to call execve(2) has the file descriptor, too, so closing it does not
+// give the lock back at once; unlocking does.
 func lockDirectory(path string, how int) (unlock func(), err error) {
 	fd, err := unix.Open(path, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -33,7 +34,10 @@ func lockDirectory(path string, how int) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { unix.Close(fd) }, nil
+	return func() {
+		_ = unix.Flock(fd, unix.LOCK_UN) // cannot fail on a lock that is held
+		unix.Close(fd)
+	}, nil
 }
 
 // lock takes the right to change the lab. The directory that was locked must be the one that is there afterwards:

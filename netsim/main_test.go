@@ -5,14 +5,18 @@ package netsim
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain makes the test binary the evenkeel of its labs, as far as pods and commands need one.
@@ -33,6 +37,9 @@ const dieAt = "NETSIM_TEST_DIE_AT"
 // asEvenkeel does what cmd/evenkeel does for `sim serve`, `sim enter` and, for the tests that kill it, `sim up` and
 // `sim down`.
 func asEvenkeel(args []string) error {
+	if args[0] == "leaderless" {
+		return leaderless()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(args) < 2 || args[0] != "sim" {
@@ -74,6 +81,20 @@ func asEvenkeel(args []string) error {
 		return Down(ctx, args[1], options)
 	}
 	return fmt.Errorf("unknown command %q", args)
+}
+
+// leaderless goes on without its main thread until its standard input ends: it looks as if it had ended.
+func leaderless() error {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() { // the next time it is, sooner or later
+		return unix.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
+	select {}
 }
 
 // needRoot skips a test that makes namespaces where it cannot, and fails it where CI says that it must run.

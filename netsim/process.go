@@ -53,17 +53,19 @@ func readStat(pid int) (start uint64, running bool, err error) {
 	return start, fields[0][0] != 'Z' && fields[0][0] != 'X', err
 }
 
-// Wait returns when the process has ended, or with the context's error.
+// Wait returns when the process has ended with all of its threads, or with the context's error. A process that is not
+// Alive any more may have threads that end only now, and hold what they have open until then.
 func (p Process) Wait(ctx context.Context) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
-	if errors.Is(err, unix.ESRCH) || err == nil && !p.Alive() {
-		if err == nil {
-			unix.Close(fd)
-		}
+	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("watch process %d: %w", p.PID, err)
+	}
+	if start, _, err := readStat(p.PID); err != nil || start != p.Start {
+		unix.Close(fd)
+		return nil // it is another one's number by now
 	}
 	defer unix.Close(fd)
 	for {
