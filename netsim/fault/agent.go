@@ -80,7 +80,19 @@ func (a *Agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return lab.StartAgent(ctx, a.Node)
+	return patient(ctx, func() error { return lab.StartAgent(ctx, a.Node) })
+}
+
+// patient does what changes a lab, again while another process changes it: faults may be healed side by side.
+func patient(ctx context.Context, change func() error) error {
+	var last error
+	return await(ctx, "nobody else changes the lab", func() (bool, error) {
+		last = change()
+		if errors.Is(last, netsim.ErrBusy) {
+			return false, nil
+		}
+		return true, last
+	})
 }
 
 // end kills the agent that runs, if one does, and waits for that.
@@ -128,7 +140,7 @@ func (a *Agent) Supervise(ctx context.Context, calls []string, decide supervisor
 	run := &Run{Supervisor: s, started: make(chan struct{})}
 	go func() {
 		defer close(run.started)
-		run.err = lab.StartAgentUnder(ctx, a.Node, s.Wrap())
+		run.err = patient(ctx, func() error { return lab.StartAgentUnder(ctx, a.Node, s.Wrap()) })
 	}()
 	select {
 	case <-run.started:

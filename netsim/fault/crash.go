@@ -215,7 +215,8 @@ func (c *CrashLoop) Inject(ctx context.Context) error {
 	random := rand.New(rand.NewPCG(c.Seed, 0))
 	for range c.Count {
 		lives, cancel := context.WithTimeout(ctx, time.Duration(random.Int64N(int64(c.Within))))
-		err := lab.StartAgent(lives, c.Agent.Node) // kills it if it is not ready by then
+		// Kills it if it is not ready by then.
+		err := patient(lives, func() error { return lab.StartAgent(lives, c.Agent.Node) })
 		if err == nil {
 			<-lives.Done()
 			err = c.Agent.end(ctx)

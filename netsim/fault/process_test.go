@@ -398,7 +398,8 @@ func TestDraw(t *testing.T) {
 		{"link-down pod/client", "kill agent/a", true}, {"link-down pod/client", "kill agent/b", false},
 		{"loss wire/a,b", "delay wire/b,a", true}, {"loss wire/a,b", "kill agent/a", false},
 		{"reboot node/a", "loss wire/b,a", true}, {"bpffs-unmounted lab", "loss wire/a,b", true},
-		{"source-gone source", "source-storm source", true},
+		{"source-gone source", "source-storm source", true}, {"stop-at agent/a", "kill agent/b", true},
+		{"stop-at agent/a", "wire-down wire/a,b", true}, {"wedge-at agent/a", "loss wire/a,b", false},
 	} {
 		a, err := ParseSpec(c.a)
 		if err != nil {

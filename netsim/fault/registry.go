@@ -194,8 +194,17 @@ func (e Environment) Draw(random *rand.Rand, kinds []Kind) (Spec, error) {
 }
 
 // Conflict tells whether two faults get into each other's way when both are there at once: they are done to the same
-// node, wire or source, or one is done to the whole lab.
+// node, wire or source, or one is done to the whole lab. An agent that stands in its start keeps the lab from being
+// changed, also to heal.
 func (e Environment) Conflict(a, b Spec) bool {
+	for _, pair := range [][2]Spec{{a, b}, {b, a}} {
+		if pair[0].Fault == "stop-at" || pair[0].Fault == "wedge-at" {
+			is, _, _ := strings.Cut(pair[1].Target, "/")
+			if is != "source" && (is != "wire" || strings.HasPrefix(pair[1].Fault, "wire-")) {
+				return true
+			}
+		}
+	}
 	if a.Target == "lab" || b.Target == "lab" {
 		return true
 	}

@@ -91,10 +91,12 @@ func (l *Link) mend(ctx context.Context, enrol bool) error {
 	if err != nil {
 		return err
 	}
-	if l.Pod != "" {
-		return lab.MendPod(ctx, l.Pod, enrol)
-	}
-	return lab.MendWire(ctx, l.Wire[0], l.Wire[1])
+	return patient(ctx, func() error {
+		if l.Pod != "" {
+			return lab.MendPod(ctx, l.Pod, enrol)
+		}
+		return lab.MendWire(ctx, l.Wire[0], l.Wire[1])
+	})
 }
 
 // LinkDown sets an end of a link down. The kernel drops its routes and IPv6 addresses with that.
@@ -179,7 +181,7 @@ func (l *LinkAnew) Heal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return lab.Enrol(ctx, l.Pod)
+	return patient(ctx, func() error { return lab.Enrol(ctx, l.Pod) })
 }
 
 // Active is 1 if the link is another one or gone.
@@ -355,7 +357,7 @@ func (r *Reboot) Inject(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := lab.Reboot(ctx, r.Agent.Node, r.Order); err != nil {
+	if err := r.reboot(ctx, lab); err != nil {
 		return err
 	}
 	r.Done = true
@@ -375,7 +377,11 @@ func (r *Reboot) Heal(ctx context.Context) error {
 	if err != nil || inode == r.Inode {
 		return err // it was not begun
 	}
-	return lab.Reboot(ctx, r.Agent.Node, r.Order)
+	return r.reboot(ctx, lab)
+}
+
+func (r *Reboot) reboot(ctx context.Context, lab *netsim.Lab) error {
+	return patient(ctx, func() error { return lab.Reboot(ctx, r.Agent.Node, r.Order) })
 }
 
 // Active is 1 if it is another boot.

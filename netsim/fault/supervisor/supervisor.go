@@ -43,6 +43,7 @@ type Supervisor struct {
 	calls  []Call
 	acted  *Moment
 	pid    int
+	pidfd  int // of the process, once there is one
 	status unix.WaitStatus
 	err    error
 }
@@ -64,7 +65,8 @@ func New(options Options) (_ *Supervisor, err error) {
 	if _, err := newFilter(options.Calls); err != nil {
 		return nil, err
 	}
-	s := &Supervisor{self: options.Self, decide: options.Decide, done: make(chan struct{}), halted: make(chan struct{})}
+	s := &Supervisor{self: options.Self, decide: options.Decide, done: make(chan struct{}), halted: make(chan struct{}),
+		pidfd: -1}
 	if s.dir, err = os.MkdirTemp("", "evenkeel-supervisor-"); err != nil {
 		return nil, fmt.Errorf("make directory of supervisor: %w", err)
 	}
@@ -121,7 +123,7 @@ func (s *Supervisor) start(calls []string) error {
 }
 
 // follow reads reports to the last one.
-func (s *Supervisor) follow(reports *json.Decoder) error {
+func (s *Supervisor) follow(reports *json.Decoder) (err error) {
 	for {
 		var r report
 		if err := reports.Decode(&r); err != nil {
@@ -130,6 +132,10 @@ func (s *Supervisor) follow(reports *json.Decoder) error {
 		s.mu.Lock()
 		if r.PID != 0 {
 			s.pid = r.PID
+			// ESRCH: it has ended; then there is nothing to wait for.
+			if s.pidfd, err = unix.PidfdOpen(r.PID, 0); err != nil {
+				s.pidfd = -1
+			}
 		}
 		switch {
 		case r.Halted:
@@ -238,11 +244,24 @@ func (s *Supervisor) PID() int {
 	return s.pid
 }
 
-// Close ends the supervision, and the process with it: the filter would answer its watched calls with ENOSYS.
+// Close ends the supervision, and the process with it: the filter would answer its watched calls with ENOSYS. It returns
+// when the process has ended with all of its threads.
 func (s *Supervisor) Close() error {
 	s.mu.Lock()
 	s.pipe.Close() // the tracer ends, and the kernel ends what it traces
 	s.mu.Unlock()
 	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pidfd >= 0 {
+		for {
+			_, err := unix.Poll([]unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}}, -1)
+			if !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		unix.Close(s.pidfd)
+		s.pidfd = -1
+	}
 	return os.RemoveAll(s.dir)
 }

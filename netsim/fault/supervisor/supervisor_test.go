@@ -272,3 +272,18 @@ func eventually(t testing.TB, what string, true func() bool) {
 		}
 	}
 }
+
+// When Close returns, no thread of the process is left to hold anything.
+func TestCloseEndsTheProcess(t *testing.T) {
+	for range 10 {
+		dir := t.TempDir()
+		s := supervise(t, AtNumber(10, Before, Stop()), "mkdir", dir, "8", "400")
+		<-s.Halted()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := states(t, s.PID()); got != "Z" {
+			t.Errorf("closed, its threads are %s", got)
+		}
+	}
+}
