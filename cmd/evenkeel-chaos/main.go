@@ -80,7 +80,7 @@ func newRootCommand(e env) *cobra.Command {
 		RunE:          helpOrUnknown,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
-	root.AddCommand(newJudgeCommand(e), newFlowCommand())
+	root.AddCommand(newJudgeCommand(e), newFaultCommand(e), newFlowCommand())
 	return root
 }
 

@@ -77,6 +77,9 @@ func TestWrongCommandLines(t *testing.T) {
 	for line, want := range map[string]string{
 		"juge x":              `unknown command "juge", did you mean judge?`,
 		"judge":               "needs a recording",
+		"fault inject":        "want NAME TARGET",
+		"fault trace":         "needs one agent",
+		"fault ls -o xml":     `--output "xml"`,
 		"judge -o xml x":      `--output "xml"`,
 		"judge --frobnicate":  "unknown flag",
 		"flow relay --to x":   `--to "x"`,
@@ -93,5 +96,20 @@ func TestWrongCommandLines(t *testing.T) {
 	}
 	if code, out, _ := chaos(t); code != 0 || !strings.Contains(out, "judge") || strings.Contains(out, "relay") {
 		t.Errorf("exit status %d: %s", code, out)
+	}
+}
+
+func TestFaultList(t *testing.T) {
+	code, out, _ := chaos(t, "fault", "ls")
+	if code != 0 || !strings.Contains(out, "PROCESS") || !strings.Contains(out, "delay=20ms") {
+		t.Errorf("exit status %d: %s", code, out)
+	}
+	code, out, _ = chaos(t, "fault", "ls", "-o", "json")
+	var kinds []struct {
+		Name, Group, Target string
+		Params              []struct{ Name, Default string }
+	}
+	if err := json.Unmarshal([]byte(out), &kinds); err != nil || code != 0 || len(kinds) < 30 {
+		t.Errorf("exit status %d, %d faults, %v", code, len(kinds), err)
 	}
 }

@@ -104,9 +104,12 @@ func (c *Cgroup) move(ctx context.Context, from, to string) error {
 			if err != nil {
 				return false, fmt.Errorf("list processes: %w", err)
 			}
-			for pid := range strings.Lines(string(text)) {
+			for _, pid := range strings.Fields(string(text)) {
+				if pid == "0" { // as a process shows that cannot be seen from here; written, it is this one
+					return false, fmt.Errorf("%s has a process of another PID namespace", source)
+				}
 				// A process may end at any time: ESRCH.
-				err := os.WriteFile(filepath.Join(target, "cgroup.procs"), []byte(strings.TrimSpace(pid)), 0)
+				err := os.WriteFile(filepath.Join(target, "cgroup.procs"), []byte(pid), 0)
 				if err != nil && !errors.Is(err, unix.ESRCH) {
 					return false, fmt.Errorf("move process: %w", err)
 				}

@@ -28,7 +28,7 @@ func Main(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		switch args[0] {
 		case deadManCommand:
-			return watch(ctx, os.Stdin, os.Stdout)
+			return watch(context.WithoutCancel(ctx), os.Stdin, os.Stdout) // it heals also when it is told to end
 		case superviseCommand:
 			return supervisor.Main(args[1:])
 		case hogCommand:

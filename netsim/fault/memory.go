@@ -145,7 +145,8 @@ func emptyCgroup(ctx context.Context, path string) error {
 			return true, nil
 		}
 		for _, field := range bytes.Fields(text) {
-			if pid, err := strconv.Atoi(string(field)); err == nil {
+			// 0 stands for a process that cannot be seen from here; to kill(2) it is this process group.
+			if pid, err := strconv.Atoi(string(field)); err == nil && pid > 0 {
 				_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
 			}
 		}

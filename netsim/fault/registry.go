@@ -42,15 +42,20 @@ var ErrUnknown = errors.New("unknown")
 
 // Lookup returns the kind of a name, or ErrUnknown.
 func Lookup(name string) (Kind, error) {
-	kinds := Kinds()
-	names := make([]string, 0, len(kinds))
-	for _, k := range kinds {
+	var all, like []string
+	for _, k := range Kinds() {
 		if k.Name == name {
 			return k, nil
 		}
-		names = append(names, k.Name)
+		all = append(all, k.Name)
+		if begin := name[:min(3, len(name))]; begin != "" && strings.Contains(k.Name, begin) {
+			like = append(like, k.Name)
+		}
 	}
-	return Kind{}, fmt.Errorf("%w fault %q: there are %s", ErrUnknown, name, strings.Join(names, ", "))
+	if len(like) > 0 {
+		return Kind{}, fmt.Errorf("%w fault %q: did you mean %s?", ErrUnknown, name, strings.Join(like, ", "))
+	}
+	return Kind{}, fmt.Errorf("%w fault %q: there are %s", ErrUnknown, name, strings.Join(all, ", "))
 }
 
 // kindOf returns the name under which a fault can be decoded.

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/netsim"
+	"github.com/evenkeel/evenkeel/netsim/fault"
+	"github.com/evenkeel/evenkeel/netsim/fault/supervisor"
+)
+
+func newFaultCommand(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "fault",
+		Short: "Break something in a lab, and put it right again",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  helpOrUnknown,
+	}
+	c.AddCommand(newFaultListCommand(e), newFaultInjectCommand(e), newFaultTraceCommand(e), &cobra.Command{
+		Use:                "process",
+		Short:              "The processes that faults need",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(c *cobra.Command, args []string) error { return fault.Main(c.Context(), args) },
+	})
+	return c
+}
+
+// faultProcess leads to fault.Main.
+func faultProcess() ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	return []string{self, "fault", "process"}, nil
+}
+
+func newFaultListCommand(e env) *cobra.Command {
+	var form string
+	c := &cobra.Command{
+		Use:   "ls",
+		Short: "List the faults that there are",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			switch form {
+			case "json":
+				return printKindsJSON(e.stdout)
+			case "table":
+				return printKinds(e.stdout)
+			}
+			return usage(c, fmt.Errorf("--output %q: table and json are known", form))
+		},
+	}
+	c.Flags().StringVarP(&form, "output", "o", "table", "form of the output: table or json")
+	return c
+}
+
+func printKinds(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	group := ""
+	for _, k := range fault.Kinds() {
+		if k.Group != group {
+			if group != "" {
+				fmt.Fprintln(t)
+			}
+			group = k.Group
+			fmt.Fprintf(t, "%s\tTARGET\tWHAT\tPARAMETERS\n", strings.ToUpper(group))
+		}
+		var params []string
+		for _, p := range k.Params {
+			params = append(params, p.Name+"="+p.Default)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", k.Name, k.Target, k.Summary, strings.Join(params, " "))
+	}
+	return t.Flush()
+}
+
+func printKindsJSON(w io.Writer) error {
+	type param struct {
+		Name    string `json:"name"`
+		Default string `json:"default"`
+		Help    string `json:"help"`
+	}
+	type kind struct {
+		Name    string  `json:"name"`
+		Group   string  `json:"group"`
+		Target  string  `json:"target"`
+		Summary string  `json:"summary"`
+		Params  []param `json:"params"`
+	}
+	kinds := []kind{}
+	for _, k := range fault.Kinds() {
+		one := kind{k.Name, k.Group, k.Target, k.Summary, []param{}}
+		for _, p := range k.Params {
+			one.Params = append(one.Params, param{p.Name, p.Default, p.Help})
+		}
+		kinds = append(kinds, one)
+	}
+	return printJSON(w, kinds)
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// labFlags say which lab is meant.
+type labFlags struct{ name, binary string }
+
+func (l *labFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&l.name, "lab", "", "name of the lab, as evenkeel sim ls shows it; the only one if it is not given")
+	c.Flags().StringVar(&l.binary, "evenkeel", "", "the evenkeel that the lab runs; default: the one beside this program")
+}
+
+func (l *labFlags) open() (fault.Environment, error) {
+	self, err := faultProcess()
+	if err != nil {
+		return fault.Environment{}, err
+	}
+	if l.binary == "" {
+		l.binary = filepath.Join(filepath.Dir(self[0]), "evenkeel")
+	}
+	if l.name == "" {
+		names, err := netsim.Names()
+		if err != nil {
+			return fault.Environment{}, err
+		}
+		if len(names) != 1 {
+			return fault.Environment{}, fmt.Errorf("there are %d labs: say which one with --lab (%s)", len(names),
+				strings.Join(names, ", "))
+		}
+		l.name = names[0]
+	}
+	lab, err := netsim.Attach(l.name, netsim.Options{Binary: l.binary, Detached: true})
+	if err != nil {
+		return fault.Environment{}, err
+	}
+	return fault.Environment{Lab: lab, Binary: l.binary, Self: self}, nil
+}
+
+func newFaultInjectCommand(e env) *cobra.Command {
+	var lab labFlags
+	var lasts time.Duration
+	c := &cobra.Command{
+		Use:   "inject FAULT TARGET [PARAMETER=VALUE…] [seed=N]",
+		Short: "Inject a fault, wait, and heal it",
+		Long: `Inject a fault, wait for --for or until it is interrupted, say how often it has bitten, and heal it. If this program
+is killed, the fault is healed all the same, by a process of its own.
+
+Ends with 0 if the fault has bitten and is healed, with 1 if it did nothing or could not be healed.`,
+		Example: `  evenkeel-chaos fault inject stop agent/left --for 30s
+  evenkeel-chaos fault inject delay wire/left,right delay=20ms jitter=5ms
+  evenkeel-chaos fault inject kill-at agent/left call="bpf OBJ_PIN {pins}/links/connect4" when=after`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			// A shell has taken the quotes away that ParseSpec expects around a value with blanks.
+			for i, arg := range args {
+				if name, value, found := strings.Cut(arg, "="); found && strings.ContainsAny(value, " \t") &&
+					!strings.HasPrefix(value, `"`) {
+					args[i] = fmt.Sprintf("%s=%q", name, value)
+				}
+			}
+			spec, err := fault.ParseSpec(strings.Join(args, " "))
+			if err != nil {
+				return usage(c, err)
+			}
+			env, err := lab.open()
+			if err != nil {
+				return err
+			}
+			f, err := env.Build(spec)
+			if err != nil {
+				return usage(c, err)
+			}
+			return injectFault(c.Context(), e.stderr, env, f, lasts)
+		},
+	}
+	lab.add(c)
+	c.Flags().DurationVar(&lasts, "for", 0, "how long the fault lasts; until it is interrupted if it is not given")
+	return c
+}
+
+// healLimit is how long healing may take, and how much longer than asked for a fault lasts if this program is stopped.
+const healLimit = time.Minute
+
+func injectFault(ctx context.Context, w io.Writer, env fault.Environment, f fault.Fault, lasts time.Duration) error {
+	options := fault.Options{Self: env.Self, Limit: 24 * time.Hour, Observe: func(e fault.Event) {
+		fmt.Fprintf(w, "%s %-8s %s", e.Time.Format("15:04:05.000"), e.What, e.Fault)
+		if e.What == "heal" { // an error is told at the end
+			fmt.Fprintf(w, ": counter %d", e.Active)
+		}
+		fmt.Fprintln(w)
+	}}
+	if lasts > 0 {
+		options.Limit = lasts + healLimit
+	}
+	var heal func(context.Context) error
+	_, err := options.Inject(ctx, func(h func(context.Context) error) { heal = h }, f)
+	if err == nil {
+		waiting, cancel := ctx, context.CancelFunc(func() {})
+		if lasts > 0 {
+			waiting, cancel = context.WithTimeout(ctx, lasts)
+		} else {
+			fmt.Fprintln(w, "until Ctrl-C")
+		}
+		<-waiting.Done()
+		cancel()
+	}
+	healing, cancel := context.WithTimeout(context.WithoutCancel(ctx), healLimit)
+	defer cancel()
+	return errors.Join(err, heal(healing))
+}
+
+func newFaultTraceCommand(e env) *cobra.Command {
+	var lab labFlags
+	var form string
+	c := &cobra.Command{
+		Use:   "trace agent/NODE",
+		Short: "Start an agent again and list the system calls of it that leave something behind",
+		Long: `Kill the agent of a node, start it again under supervision and list, in order, its system calls that leave
+something behind, until it is ready and at rest. Then it is started once more, without supervision.
+
+The texts are those that kill-at, stop-at and wedge-at take for call=. {pins}, {cgroup}, {source} and {run} are the
+places of the lab.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if form != "table" && form != "json" {
+				return usage(c, fmt.Errorf("--output %q: table and json are known", form))
+			}
+			if len(args) != 1 || !strings.HasPrefix(args[0], "agent/") {
+				return usage(c, errors.New("it needs one agent: agent/NODE"))
+			}
+			env, err := lab.open()
+			if err != nil {
+				return err
+			}
+			node := strings.TrimPrefix(args[0], "agent/")
+			calls, err := fault.NewAgent(env.Lab, node, env.Binary, env.Self).Trace(c.Context())
+			if err != nil {
+				return err
+			}
+			if form == "json" {
+				return printJSON(e.stdout, calls)
+			}
+			return printCalls(e.stdout, calls)
+		},
+	}
+	lab.add(c)
+	c.Flags().StringVarP(&form, "output", "o", "table", "form of the output: table or json")
+	return c
+}
+
+func printCalls(w io.Writer, calls []supervisor.Call) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NUMBER\tCALL\tRESULT")
+	for _, c := range calls {
+		result := fmt.Sprint(c.Result)
+		if c.Errno != 0 {
+			result = c.Errno.Error()
+		}
+		fmt.Fprintf(t, "%d\t%v\t%s\n", c.Number, c, result)
+	}
+	return t.Flush()
+}
