@@ -3,6 +3,7 @@
 package fault
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +47,23 @@ func TestDocsHaveEveryFault(t *testing.T) {
 	for name := range rows {
 		if !slices.Contains(known, name) {
 			t.Errorf("docs/CHAOS.md has fault %s, which does not exist", name)
+		}
+	}
+}
+
+// Every fault is injected by name in some test.
+func TestEveryFaultIsTested(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, name := range files {
+		all.Write(mustRead(t, name))
+	}
+	for _, k := range Kinds() {
+		if !strings.Contains(all.String(), `"`+k.Name+" "+k.Target) && !strings.Contains(all.String(), "`"+k.Name+" "+k.Target) {
+			t.Errorf("no test injects %s", k.Name)
 		}
 	}
 }
