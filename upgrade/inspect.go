@@ -116,6 +116,9 @@ func Inspect(dir string) (*State, error) {
 }
 
 func inspect(dir string) (*State, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, err
+	}
 	v, err := readView(tree(dir))
 	if err != nil {
 		return nil, err
@@ -146,10 +149,13 @@ func inspect(dir string) (*State, error) {
 	return s, err
 }
 
-// FindHolder finds who holds the lease of a tree, nil if nobody does. The lock is only looked at: to try it would get in
-// an agent's way. It returns fs.ErrNotExist if there is no tree.
+// FindHolder finds who holds the lease of a tree, nil if nobody does or there is no tree. The lock is only looked at: to
+// try it would get in an agent's way.
 func FindHolder(path string) (*Holder, error) {
 	dir, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

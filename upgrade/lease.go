@@ -18,12 +18,12 @@ import (
 const takeOverTime = 5 * time.Second
 
 // takeLease locks the tree's directory for this process. The kernel frees the lock when the process dies, however it
-// does. It returns a [HeldError] if another has it, unless takeOver says to kill that one; and if it was killed, but a
-// third process was faster.
-func takeLease(ctx context.Context, path string, takeOver bool) (*os.File, error) {
+// does. It returns a [HeldError] if another has it, unless that is the incumbent, which is killed then; and if it was
+// killed, but a third process was faster. So of several that replace one process only the first kills anybody.
+func takeLease(ctx context.Context, path string, incumbent *Holder) (*os.File, error) {
 	dir, err := tryLease(path)
 	var held *HeldError
-	if err == nil || !errors.As(err, &held) || !takeOver || held.PID == 0 || held.PID == os.Getpid() {
+	if err == nil || !errors.As(err, &held) || incumbent == nil || held.PID != incumbent.PID || held.PID == os.Getpid() {
 		return dir, err
 	}
 	late := fmt.Errorf("%v after pid %d was killed the lock is still held: look for its children", takeOverTime, held.PID)

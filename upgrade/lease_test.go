@@ -82,7 +82,7 @@ func TestSecondOwnerInOneProcess(t *testing.T) {
 	b := newBed(t)
 	b.open(t, _TinyBytes)
 	options := b.options()
-	options.TakeOver = true
+	options.TakeOver = b.holder(t)
 	s, err := Open(t.Context(), tinyPlane(_TinyBytes), options)
 	closeIf(s)
 	var held *HeldError
@@ -100,7 +100,7 @@ func TestTakeOverOfAStoppedHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := b.options()
-	options.TakeOver = true
+	options.TakeOver = b.holder(t)
 	s, err := Open(t.Context(), tinyPlane(_TinyBytes), options)
 	if err != nil {
 		t.Fatalf("take over: %v", err)
@@ -113,6 +113,36 @@ func TestTakeOverOfAStoppedHolder(t *testing.T) {
 		t.Errorf("epoch %d after a take-over", s.Epoch())
 	}
 	b.sound(t)
+}
+
+// Whoever came after the one that was to be killed is not killed for it: of several that replace one process, the first
+// stays.
+func TestTakeOverOfTheIncumbentOnly(t *testing.T) {
+	b := newBed(t)
+	first := start(t, job{Do: "open", Dir: b.dir, Cgroup: b.cgroup}, "")
+	first.done(t)
+	options := b.options()
+	options.TakeOver = b.holder(t)
+	first.end(t)
+	second := start(t, job{Do: "open", Dir: b.dir, Cgroup: b.cgroup}, "")
+	second.done(t)
+	s, err := Open(t.Context(), tinyPlane(_TinyBytes), options)
+	closeIf(s)
+	var held *HeldError
+	if !errors.As(err, &held) || held.PID != second.Process.Pid {
+		t.Errorf("%v; want a HeldError about pid %d", err, second.Process.Pid)
+	}
+	second.end(t) // it lives
+}
+
+// holder is whom a take-over that begins now would replace.
+func (b *bed) holder(t *testing.T) *Holder {
+	t.Helper()
+	h, err := FindHolder(b.dir)
+	if err != nil || h == nil {
+		t.Fatalf("holder of the lease: %+v, %v", h, err)
+	}
+	return h
 }
 
 // Of two that take over at once one wins. The other is told by whom the lease is held now, at once and not after it has

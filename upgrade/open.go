@@ -20,7 +20,7 @@ import (
 type Options struct {
 	Dir      string             // the tree, on a BPF file system; its parent must be there
 	Cgroup   string             // directory of the unified hierarchy that cgroup hooks are attached to
-	TakeOver bool               // kill the process that holds the lease, if one does
+	TakeOver *Holder            // kill this one, whom FindHolder has found, if it holds the lease still
 	Log      *slog.Logger       // may be nil
 	Trace    func(Step, string) // called after each step with what it acted on, by whoever takes it; may be nil
 }
@@ -73,7 +73,7 @@ func Open(ctx context.Context, plane DataPlane, o Options) (_ *Store, err error)
 			s.Close()
 		}
 	}()
-	if o.TakeOver {
+	if o.TakeOver != nil {
 		if err := object.fits(o.Dir, id); err != nil {
 			return nil, err
 		}

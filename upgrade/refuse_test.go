@@ -91,7 +91,7 @@ func TestRefusedTakeOverCostsNothing(t *testing.T) {
 		"object is wrong": func(p *DataPlane, _ *Options) { p.Object = nil },
 	} {
 		plane, options := tinyPlane(_TinyBytes), b.options()
-		options.TakeOver = true
+		options.TakeOver = b.holder(t)
 		change(&plane, &options)
 		s, err := Open(t.Context(), plane, options)
 		closeIf(s)

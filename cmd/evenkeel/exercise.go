@@ -110,8 +110,14 @@ func (x *exercise) run(ctx context.Context, e env) (d *exerciseDocument, err err
 	if err != nil {
 		return nil, err
 	}
+	var incumbent *upgrade.Holder
+	if x.takeOver {
+		if incumbent, err = upgrade.FindHolder(x.dir); err != nil {
+			return nil, err
+		}
+	}
 	x.store, err = upgrade.Open(ctx, plane.Of(sizes), upgrade.Options{
-		Dir: x.dir, Cgroup: x.cgroup, TakeOver: x.takeOver, Log: log,
+		Dir: x.dir, Cgroup: x.cgroup, TakeOver: incumbent, Log: log,
 	})
 	if err != nil {
 		var held *upgrade.HeldError

@@ -21,7 +21,7 @@ import (
 
 func newUninstallCommand(e env) *cobra.Command {
 	o := upgrade.Options{}
-	yes := false
+	yes, takeOver := false, false
 	c := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove the data plane of this node",
@@ -42,6 +42,12 @@ finished by doing it again. On a terminal it asks first.`,
 			if !yes && isPerson(e.stdin) && !confirm(e, o.Dir) {
 				return errors.New("nothing was removed")
 			}
+			if takeOver {
+				var err error
+				if o.TakeOver, err = upgrade.FindHolder(o.Dir); err != nil {
+					return err
+				}
+			}
 			if err := upgrade.Uninstall(c.Context(), o); err != nil {
 				return explainUninstall(o.Dir, err)
 			}
@@ -51,7 +57,7 @@ finished by doing it again. On a terminal it asks first.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.Dir, "pin-dir", plane.DefaultDir, "where the data plane is pinned")
-	f.BoolVar(&o.TakeOver, "take-over", false, "kill the agent that is running, if one is")
+	f.BoolVar(&takeOver, "take-over", false, "kill the agent that is running, if one is")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c
 }

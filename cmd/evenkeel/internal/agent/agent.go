@@ -66,13 +66,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	var s sockets
 	defer s.close()
+	var incumbent *upgrade.Holder
 	if o.TakeOver {
-		if err := s.beforeTakeOver(ctx, o); err != nil {
+		if incumbent, err = s.beforeTakeOver(ctx, o); err != nil {
 			return err
 		}
 	}
 	a.store, err = upgrade.Open(ctx, plane.Of(o.Sizes.MaxEntries()), upgrade.Options{
-		Dir: o.Dir, Cgroup: o.Cgroup, TakeOver: o.TakeOver, Log: o.Log,
+		Dir: o.Dir, Cgroup: o.Cgroup, TakeOver: incumbent, Log: o.Log,
 	})
 	if err != nil {
 		return explain(err)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,20 +22,17 @@ type sockets struct {
 	admin, metrics net.Listener // metrics is nil if there are to be none
 }
 
-// beforeTakeOver opens what the agent that is to be killed does not hold itself, so that it does not die for one that
-// cannot run.
-func (s *sockets) beforeTakeOver(ctx context.Context, o Options) error {
+// beforeTakeOver finds the agent that is to be killed, nil if there is none, and opens what that one does not hold
+// itself, so that it does not die for one that cannot run.
+func (s *sockets) beforeTakeOver(ctx context.Context, o Options) (*upgrade.Holder, error) {
 	incumbent, err := upgrade.FindHolder(o.Dir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && incumbent == nil {
-		return nil
-	}
-	if err != nil {
-		return err
+	if err != nil || incumbent == nil {
+		return nil, err
 	}
 	if err := s.listen(ctx, o, incumbent.PID); err != nil {
-		return fmt.Errorf("nothing was taken over from pid %d: %w", incumbent.PID, err)
+		return nil, fmt.Errorf("nothing was taken over from pid %d: %w", incumbent.PID, err)
 	}
-	return nil
+	return incumbent, nil
 }
 
 // listen opens those that are not open yet. With an incumbent, the process that is to be killed, it leaves out what that
