@@ -26,7 +26,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 2048);
+	__uint(max_entries, 2000);
 	__type(key, struct workload_key);
 	__type(value, struct workload);
 } workloads SEC(".maps");
@@ -35,7 +35,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1024);
+	__uint(max_entries, 1000);
 	__type(key, __u64);
 	__type(value, struct workload_name);
 } workload_names SEC(".maps");
@@ -111,7 +111,7 @@ struct {
 /* Writer: engine; ranges by the program publish. Index 0 is no service. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 20000);
+	__uint(max_entries, 20001);
 	__type(key, __u32);
 	__type(value, struct service);
 } services SEC(".maps");
@@ -119,7 +119,7 @@ struct {
 /* Writer: engine, by the program publish where it is reachable. Value: index into endpoints. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 400000);
+	__uint(max_entries, 400001);
 	__type(key, __u32);
 	__type(value, __u32);
 } slots SEC(".maps");

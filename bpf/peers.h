@@ -100,9 +100,9 @@ static __always_inline bool peer_remember(struct flow *flow, const struct mappin
 
 	if (free || mapping_is_of(&flow->sent, &m->dialled, m->dialled_port) ||
 		endpoint_use(flow->sent.endpoint) == ENDPOINT_GONE) {
+		/* For answers on their way; without memory they are shown as they come. */
 		if (flow->flags & FLOW_SHOWN && !same)
-			peer_show(
-				flow, &flow->sent, socket); /* for answers on their way; they lack it without memory */
+			peer_show(flow, &flow->sent, socket);
 		flow->layout = FLOW_LAYOUT;
 		flow->sent = *m;
 		flow->flags |= FLOW_SENT | FLOW_SHOWN;

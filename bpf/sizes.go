@@ -22,48 +22,49 @@ func DefaultSizes() Sizes {
 	return Sizes{Services: 20_000, Endpoints: 100_000, Workloads: 1_000, Affinities: 8_192, Peers: 8_192}
 }
 
+// sizing is how a map follows from the flag of the agent that sizes it: it has times * size + more entries.
+type sizing struct {
+	flag        string
+	size        func(*Sizes) *uint32
+	times, more uint32
+}
+
+func services(s *Sizes) *uint32   { return &s.Services }
+func endpoints(s *Sizes) *uint32  { return &s.Endpoints }
+func workloads(s *Sizes) *uint32  { return &s.Workloads }
+func affinities(s *Sizes) *uint32 { return &s.Affinities }
+func peers(s *Sizes) *uint32      { return &s.Peers }
+
+var sizings = map[string]sizing{
+	"service_ids": {"--max-services", services, 2, 0}, // an address has one more, for the ports that it does not have
+	"services":    {"--max-services", services, 1, 1}, // index 0 is none
+	"endpoints":   {"--max-endpoints", endpoints, 1, 1},
+	// Segments are powers of two and a grown one is copied before the old one is given back.
+	"slots":          {"--max-endpoints", endpoints, 4, 1},
+	"workloads":      {"--max-workloads", workloads, 2, 0}, // by namespace and by interface
+	"workload_names": {"--max-workloads", workloads, 1, 0},
+	"affinities":     {"--max-affinities", affinities, 1, 0},
+	"peers":          {"--max-peers", peers, 2, 0}, // there and back
+}
+
 // MaxEntries returns the sizes of the maps by name.
 func (s Sizes) MaxEntries() map[string]uint32 {
-	return map[string]uint32{
-		// Each address has one entry more, for the ports that it does not have.
-		"service_ids": 2 * s.Services,
-		"services":    s.Services + 1, // index 0 is none
-		"endpoints":   s.Endpoints + 1,
-		// Segments are powers of two and a grown one is copied before the old one is given back.
-		"slots":          4*s.Endpoints + 1,
-		"workloads":      2 * s.Workloads, // by namespace and by interface
-		"workload_names": s.Workloads,
-		"affinities":     s.Affinities,
-		"peers":          2 * s.Peers, // there and back
+	all := make(map[string]uint32, len(sizings))
+	for name, z := range sizings {
+		all[name] = z.times**z.size(&s) + z.more
 	}
+	return all
 }
 
 // Flag returns the flag of the agent that sizes a map, for error messages; empty if none does.
-func Flag(mapName string) string {
-	switch mapName {
-	case "service_ids", "services":
-		return "--max-services"
-	case "endpoints", "slots":
-		return "--max-endpoints"
-	case "workloads", "workload_names":
-		return "--max-workloads"
-	case "affinities":
-		return "--max-affinities"
-	case "peers":
-		return "--max-peers"
-	}
-	return ""
-}
+func Flag(mapName string) string { return sizings[mapName].flag }
 
-// FlagValue returns what the flag of a map was, or is to be, for the map to have that many entries: MaxEntries backwards.
+// FlagValue returns what the flag of a map was, or is to be, for the map to have that many entries: MaxEntries
+// backwards. Of a map that no flag sizes it returns 0.
 func FlagValue(mapName string, entries uint32) uint32 {
-	switch mapName {
-	case "service_ids", "workloads", "peers":
-		return entries / 2
-	case "services", "endpoints":
-		return entries - 1
-	case "slots":
-		return (entries - 1) / 4
+	z, ok := sizings[mapName]
+	if !ok || entries < z.more {
+		return 0
 	}
-	return entries
+	return (entries - z.more) / z.times
 }
