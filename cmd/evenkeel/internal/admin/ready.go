@@ -21,22 +21,23 @@ type Readiness struct {
 // Now returns a handler that answers at once, for whoever may ask: a wait would hold a connection. What it says is up
 // to a second old.
 func (r Readiness) Now() http.Handler {
-	r.Check = recent(r.Check)
+	r.Check = Recent(r.Check)
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, r.Check()) })
 }
 
-// recent asks check at most once a second.
-func recent(check func() []string) func() []string {
+// Recent asks at most once a second, and repeats the answer in between: a look at every pin costs up to 0.3 s of CPU at
+// 800 pods, and whoever reaches a port could have one made for each request.
+func Recent[T any](ask func() T) func() T {
 	var mu sync.Mutex
-	var why []string
+	var answer T
 	var asked time.Time
-	return func() []string {
+	return func() T {
 		mu.Lock()
 		defer mu.Unlock()
 		if time.Since(asked) >= time.Second {
-			why, asked = check(), time.Now()
+			answer, asked = ask(), time.Now()
 		}
-		return why
+		return answer
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +31,7 @@ const maxConnections = 64
 // Serve answers /metrics and /readyz until ctx ends, and then returns nil. It closes the listener.
 func Serve(ctx context.Context, l net.Listener, v *report.View, ready admin.Readiness) error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{view: v}, collectors.NewGoCollector(),
+	registry.MustRegister(newCollector(v), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2}))
@@ -44,24 +43,19 @@ func Serve(ctx context.Context, l net.Listener, v *report.View, ready admin.Read
 	})
 }
 
-// collector reads everything when it is asked, but no more than once a second: that looks at every pin.
-type collector struct {
-	view *report.View
+// collector reads everything when it is asked.
+type collector struct{ collect func() collected }
 
-	mu     sync.Mutex
-	asked  time.Time
+type collected struct {
 	status *report.Status
 	err    error
 }
 
-func (c *collector) recent() (*report.Status, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.asked) >= time.Second {
-		c.status, c.err = report.Collect(c.view.Dir, c.view)
-		c.asked = time.Now()
-	}
-	return c.status, c.err
+func newCollector(v *report.View) *collector {
+	return &collector{admin.Recent(func() collected {
+		s, err := report.Collect(v.Dir, v)
+		return collected{s, err}
+	})}
 }
 
 var (
@@ -92,10 +86,10 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	s, err := c.recent()
-	out <- prometheus.MustNewConstMetric(scraped, prometheus.GaugeValue, number(err != nil))
-	if err == nil {
-		send(out, s)
+	got := c.collect()
+	out <- prometheus.MustNewConstMetric(scraped, prometheus.GaugeValue, number(got.err != nil))
+	if got.err == nil {
+		send(out, got.status)
 	}
 }
 

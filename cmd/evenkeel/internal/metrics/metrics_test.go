@@ -82,7 +82,7 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestMetricsWhenNothingCanBeRead(t *testing.T) {
-	got := gather(t, &collector{view: &report.View{Dir: filepath.Join(t.TempDir(), "none")}})
+	got := gather(t, newCollector(&report.View{Dir: filepath.Join(t.TempDir(), "none")}))
 	if len(got) != 1 || got["evenkeel_collect_failed{}"] != 1 {
 		t.Errorf("%v", got)
 	}
