@@ -144,10 +144,4 @@ func (c *Cgroup) Heal(ctx context.Context) error {
 }
 
 // Active is 1 if the cgroup is gone, or was and has been made again.
-func (c *Cgroup) Active(context.Context) (uint64, error) {
-	inode, err := inodeOf(c.Path)
-	if err != nil || inode == c.Inode {
-		return 0, err
-	}
-	return 1, nil
-}
+func (c *Cgroup) Active(context.Context) (uint64, error) { return wasRemoved(c.Path, c.Inode) }

@@ -41,16 +41,25 @@ func Pins(dir string) ([]string, error) {
 	return pins, nil
 }
 
-// inodeOf returns the number of a file, 0 if it is not there. A pin that is made again has another one.
+// inodeOf returns the number of a file, 0 if it is not there. What is made again has another one.
 func inodeOf(path string) (uint64, error) {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("look at pin: %w", err)
+		return 0, fmt.Errorf("look whether it is there: %w", err)
 	}
 	return info.Sys().(*syscall.Stat_t).Ino, nil
+}
+
+// wasRemoved is 1 if what had that number at a path is gone, or was and has been made again: the count of a removal.
+func wasRemoved(path string, inode uint64) (uint64, error) {
+	now, err := inodeOf(path)
+	if err != nil || now == inode {
+		return 0, err
+	}
+	return 1, nil
 }
 
 // Unpin removes a pin of an agent. What was pinned lives on if something else holds it. Healing restarts the agent if
@@ -90,13 +99,7 @@ func (u *Unpin) Heal(ctx context.Context) error {
 }
 
 // Active is 1 if the pin is gone, or was and has been made again.
-func (u *Unpin) Active(context.Context) (uint64, error) {
-	inode, err := inodeOf(u.Pin)
-	if err != nil || inode == u.Inode {
-		return 0, err
-	}
-	return 1, nil
-}
+func (u *Unpin) Active(context.Context) (uint64, error) { return wasRemoved(u.Pin, u.Inode) }
 
 // UnpinAll kills the agent of a node and removes all of its pins: what a reboot takes, with the traffic going on.
 type UnpinAll struct {
@@ -137,11 +140,8 @@ func (u *UnpinAll) Heal(ctx context.Context) error { return u.Agent.start(ctx) }
 
 // Active counts the pins that are gone.
 func (u *UnpinAll) Active(context.Context) (uint64, error) {
-	inode, err := inodeOf(u.Dir)
-	if err != nil || inode == u.Inode {
-		return 0, err
-	}
-	return uint64(u.Count), nil
+	removed, err := wasRemoved(u.Dir, u.Inode)
+	return removed * uint64(u.Count), err
 }
 
 // Foreign is what a pin is exchanged for.

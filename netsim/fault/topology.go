@@ -385,10 +385,4 @@ func (r *Reboot) reboot(ctx context.Context, lab *netsim.Lab) error {
 }
 
 // Active is 1 if it is another boot.
-func (r *Reboot) Active(context.Context) (uint64, error) {
-	inode, err := inodeOf(r.Netns)
-	if err != nil || inode == r.Inode {
-		return 0, err
-	}
-	return 1, nil
-}
+func (r *Reboot) Active(context.Context) (uint64, error) { return wasRemoved(r.Netns, r.Inode) }
