@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/evenkeel/evenkeel/bpf"
 )
@@ -204,36 +203,6 @@ func flat(lists [][]Endpoint) (all []Endpoint) {
 	return all
 }
 
-// Promise: a workload stays on its endpoint as long as there is one, and then on another.
-func TestConnectionsKeepAffinity(t *testing.T) {
-	p := mustPlane(t)
-	pod := p.mustPod(t, "web/client", podIP4, podIP6)
-	e, serve := mustServe(t, p)
-	sticky := dns()
-	sticky.Affinity = time.Hour
-	endpoints := [][]Endpoint{ready(1, 1), ready(2, 1), ready(3, 1), ready(4, 1)}
-	serve(sticky, flat(endpoints)...)
-	if got := mustGiven(t, e, "web/client"); got.IsValid() {
-		t.Errorf("%s is to be given before anything was", got)
-	}
-	before := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers)
-	if got := mustGiven(t, e, "web/client"); number(got.Addr()) != before {
-		t.Errorf("%s is to be given, but connections get to %d", got, before)
-	}
-	serve(sticky, flat(append(endpoints, ready(5, 1)))...)
-	if after := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers); after != before {
-		t.Errorf("moved from %d to %d when another endpoint came", before, after)
-	}
-	left := append(endpoints[:before-1:before-1], endpoints[before:]...)
-	serve(sticky, flat(left)...)
-	if got := mustGiven(t, e, "web/client"); got.IsValid() {
-		t.Errorf("%s is to be given, though that is gone", got)
-	}
-	if after := only(t, pod.do(order{Dial: dial4, Times: 500}).Peers); after == before {
-		t.Errorf("still on %d, which is gone", before)
-	}
-}
-
 // mustGiven is the endpoint that a pod's next connection to dial4 is said to get.
 func mustGiven(t *testing.T, e *Engine, pod string) netip.AddrPort {
 	t.Helper()
@@ -248,44 +217,6 @@ func mustGiven(t *testing.T, e *Engine, pod string) netip.AddrPort {
 	}
 	t.Fatalf("%s is not explained: %+v", dial4, x)
 	return netip.AddrPort{}
-}
-
-// Promise: a workload leaves an endpoint that drains for one that is ready, and stays if there is none.
-func TestAffinityLeavesDraining(t *testing.T) {
-	p := mustPlane(t)
-	pod := p.mustPod(t, "web/client", podIP4, podIP6)
-	e, serve := mustServe(t, p)
-	sticky := dns()
-	sticky.Affinity = time.Hour
-	dialled := func() int { t.Helper(); return only(t, pod.do(order{Dial: dial4, Times: 200}).Peers) }
-	given := func(want int) {
-		t.Helper()
-		if got := mustGiven(t, e, "web/client"); want == 0 && got.IsValid() || want != 0 && number(got.Addr()) != want {
-			t.Errorf("%s is to be given, want %d", got, want)
-		}
-	}
-	draining := func(e *Endpoint) { e.Ready, e.Terminating = false, true }
-	serve(sticky, flat([][]Endpoint{ready(1, 1), ready(2, 1)})...)
-	first := dialled()
-	second := 3 - first
-	serve(sticky, flat([][]Endpoint{ready(first, 1, draining), ready(second, 1)})...)
-	given(0)
-	if got := dialled(); got != second {
-		t.Errorf("still on %d, which drains", got)
-	}
-	serve(sticky, flat([][]Endpoint{ready(first, 1, draining), ready(second, 1, draining)})...)
-	given(second)
-	if got := dialled(); got != second {
-		t.Errorf("moved from %d to %d though both drain", second, got)
-	}
-	serve(sticky, flat([][]Endpoint{ready(first, 1), ready(second, 1, draining)})...)
-	if got := dialled(); got != first {
-		t.Errorf("on %d, which drains, though the other is ready again", got)
-	}
-	serve(sticky, flat([][]Endpoint{ready(first, 1), ready(second, 1)})...)
-	if got := dialled(); got != first {
-		t.Errorf("moved from %d to %d when that came back", first, got)
-	}
 }
 
 func only(t *testing.T, peers map[netip.AddrPort]int) int {
@@ -407,35 +338,5 @@ func checkUnknown(t *testing.T, e *Engine) {
 		if err != nil || x.Outcome != test.outcome || !strings.Contains(x.Reason, test.why) {
 			t.Errorf("%s to %s is explained as %+v, %v, want %s: %s", test.workload, test.service, x, err, test.outcome, test.why)
 		}
-	}
-}
-
-// Promise: services that somebody else has removed from the kernel are put back while the agent runs.
-func TestForeignRemovalIsMended(t *testing.T) {
-	p := mustPlane(t)
-	pod := p.mustPod(t, "web/client", podIP4, podIP6)
-	e, serve := mustServe(t, p)
-	serve(dns(), ready(1, 1)...)
-	keys, _, err := lookupAll[key, uint32](p.ServiceIds)
-	if err != nil || len(keys) == 0 {
-		t.Fatalf("%d keys, %v", len(keys), err)
-	}
-	if _, err := p.ServiceIds.BatchDelete(keys, nil); err != nil {
-		t.Fatal(err)
-	}
-	if a := pod.do(order{Dial: dial4, Times: 10}); a.Peers[dial4] != 10 {
-		t.Fatalf("the removal did nothing: %+v", a)
-	}
-	before := e.Stats()
-	e.verify()
-	if got := only(t, pod.do(order{Dial: dial4, Times: 100}).Peers); got != 1 {
-		t.Errorf("got to endpoint %d, want 1", got)
-	}
-	if s := e.Stats(); s.Recovered != before.Recovered+1 || s.LastError == "" {
-		t.Errorf("it does not show: %+v", s)
-	}
-	e.verify()
-	if s := e.Stats(); s.Recovered != before.Recovered+1 {
-		t.Error("restored again though nothing was changed")
 	}
 }
