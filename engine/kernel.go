@@ -192,8 +192,8 @@ func (k *kernel) publish(changes []bpf.MeshPublication) error {
 
 // grace waits for an RCU grace period, which is what an update of a map of maps ends with (maybe_wait_bpf_programs in
 // kernel/bpf/syscall.c, since Linux 5.0, so that user space knows which inner map programs see). membarrier would be
-// shorter to write, but returns at once on a machine with one CPU, where a program can still be preempted half-way,
-// and fails on one with nohz_full.
+// shorter to write, but by its source (kernel/sched/membarrier.c) it returns at once on a machine with one CPU, where a
+// program can still be preempted half-way, and fails on one with nohz_full.
 func (k *kernel) grace() error {
 	if err := k.outer.Put(uint32(0), k.inner); err != nil {
 		return fmt.Errorf("wait for a grace period: %w", err)
