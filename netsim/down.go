@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/evenkeel/evenkeel/engine/expedite"
 )
 
 // Down removes the lab and returns when its processes are gone. The kernel takes namespaces and links apart after that,
@@ -65,7 +67,9 @@ func (l *Lab) remove(ctx context.Context) error {
 	if err := l.paths.note(actDown, false, self); err != nil {
 		return err
 	}
-	if err := l.takeDown(ctx); err != nil {
+	// Every pod's source check that goes with its pins costs the kernel a grace period.
+	err = expedite.Kernel().During(func() error { return l.takeDown(ctx) })
+	if err != nil {
 		return fmt.Errorf("take down lab %s: %w", l.Name(), err)
 	}
 	return nil

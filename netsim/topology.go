@@ -76,7 +76,7 @@ type PortSpec struct {
 // AgentSpec says whether nodes run an agent, and what is added to its command line.
 type AgentSpec struct {
 	Enabled bool `json:"enabled,omitempty"`
-	// Unchecked leaves out the check of what pods send for its source: attaching it takes the kernel about 13 ms a pod,
+	// Unchecked leaves out the check of what pods send for its source: attaching it takes the kernel a grace period a pod,
 	// one after the other.
 	Unchecked bool     `json:"unchecked,omitempty"`
 	Args      []string `json:"args,omitempty"`

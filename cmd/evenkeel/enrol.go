@@ -12,6 +12,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/engine/enrol"
+	"github.com/evenkeel/evenkeel/engine/expedite"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
@@ -98,7 +99,7 @@ func (f *enrolFlags) run(c *cobra.Command, e env, do act) error {
 	defer func() { _ = closeAll() }() // what was opened is only dropped
 	if f.batch != "" {
 		b := &batch{options: o, facts: facts, do: do, out: e.stdout}
-		return b.run(c.Context(), e.stdin)
+		return expedite.Kernel().During(func() error { return b.run(c.Context(), e.stdin) })
 	}
 	pod, err := facts.of(enrol.Pod{Name: f.pod, Netns: f.netns})
 	if err != nil {

@@ -37,8 +37,8 @@ The file has one Topology and any Kubernetes documents (Service, EndpointSlice, 
     - {name: client, node: a, enrol: true}
     - {name: web, node: b, count: 3, labels: {app: web}, serve: ["http :8080"], enrol: true}
 
-Enrolling takes about 13 ms a pod, most of which the kernel needs to attach the check of packets' sources; with
-agent: {enabled: true, unchecked: true} pods go without it, and hundreds are enrolled in the time.`,
+While pods are enrolled, and removed, /sys/kernel/rcu_expedited is 1: to attach the check of a pod's packets' sources
+takes the kernel 13 ms otherwise. Where it cannot be set, agent: {enabled: true, unchecked: true} leaves the check out.`,
 		Example: `  evenkeel sim up demo.yaml
   evenkeel sim exec client -- curl -s http://10.96.0.10/
   evenkeel sim inspect

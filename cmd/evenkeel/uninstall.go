@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/engine/expedite"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
@@ -48,7 +49,8 @@ finished by doing it again. On a terminal it asks first.`,
 					return err
 				}
 			}
-			if err := upgrade.Uninstall(c.Context(), o); err != nil {
+			err := expedite.Kernel().During(func() error { return upgrade.Uninstall(c.Context(), o) })
+			if err != nil {
 				return explainUninstall(o.Dir, err)
 			}
 			fmt.Fprintf(e.stdout, "removed %s\n", o.Dir)

@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/engine/enrol"
+	"github.com/evenkeel/evenkeel/engine/expedite"
 )
 
 const (
@@ -61,16 +63,19 @@ func (a *agent) align(ctx context.Context, o enrol.Options, check bool) error {
 	if err != nil {
 		return err
 	}
-	var failed []error
-	for _, w := range all {
-		if w.SourceCheck == check {
-			continue
-		}
-		o.SourceCheck, o.Canary = check, w.Canary
-		_, err := enrol.Enrol(ctx, o, enrol.Pod{Name: w.Name, Netns: w.Netns})
-		failed = append(failed, err)
+	all = slices.DeleteFunc(all, func(w enrol.Workload) bool { return w.SourceCheck == check })
+	if len(all) == 0 {
+		return nil
 	}
-	return errors.Join(failed...)
+	return expedite.Kernel().During(func() error {
+		var failed []error
+		for _, w := range all {
+			o.SourceCheck, o.Canary = check, w.Canary
+			_, err := enrol.Enrol(ctx, o, enrol.Pod{Name: w.Name, Netns: w.Netns})
+			failed = append(failed, err)
+		}
+		return errors.Join(failed...)
+	})
 }
 
 // mend looks without any lock, and keeps changes of layout out only if there is something to do.
@@ -86,7 +91,12 @@ func (a *agent) mend(ctx context.Context, o enrol.Options) ([]enrol.Mended, erro
 		return nil, err
 	}
 	defer unlock()
-	return enrol.Mend(ctx, o)
+	var mended []enrol.Mended
+	err = expedite.Kernel().During(func() (err error) {
+		mended, err = enrol.Mend(ctx, o)
+		return err
+	})
+	return mended, err
 }
 
 // said logs what was done each time, and what cannot be done when it is first seen and when it changes.
