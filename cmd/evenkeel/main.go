@@ -101,7 +101,8 @@ func newRootCommand(e env) *cobra.Command {
 	})
 	root.AddCommand(newAgentCommand(e), newEnrolCommand(e), newWithdrawCommand(e), newStatusCommand(e),
 		newDumpCommand(e), newExplainCommand(e), newUninstallCommand(e),
-		newVersionCommand(e), newUpgradeCommand(e), newDoctorCommand(e), newSimCommand(e), newDemoCommand(e))
+		newVersionCommand(e), newUpgradeCommand(e), newDoctorCommand(e), newSimCommand(e), newDemoCommand(e),
+		newBenchCommand(e))
 	root.InitDefaultCompletionCmd("completion") // cobra adds it later otherwise, and takes any shell's name
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

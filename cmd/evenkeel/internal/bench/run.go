@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/sample"
+)
+
+// Options say what to measure, and with what.
+type Options struct {
+	// Binary is the evenkeel that is measured, Load the evenkeel-load that makes traffic.
+	Binary, Load string
+	Release      string
+	// Only are ids of rows, in which * and ? stand for others. Empty: all rows, and with All the variants, too.
+	Only []string
+	All  bool
+	// Quick measures less of each: the same rows, wider intervals.
+	Quick bool
+	Seed  uint64
+	// Control makes one measurement wrong on purpose.
+	Control Control
+	// Progress is told how far a trial has come; total is 0 where there is nothing to count.
+	Progress func(trial string, done, total int)
+	// Done is told each row when it is known.
+	Done func(Row, Result)
+}
+
+// Control is something that must be noticed.
+type Control string
+
+// The controls.
+const (
+	NoControl Control = ""
+	// SlowAgain wastes time in the second no mesh: the gates must fail.
+	SlowAgain Control = "slow-again"
+	// SlowMesh wastes time in the mesh: rows of traffic must say no.
+	SlowMesh Control = "slow-mesh"
+)
+
+// effort is how much is measured.
+type effort struct {
+	block  time.Duration
+	rounds int
+}
+
+var (
+	fullEffort  = effort{block: 250 * time.Millisecond, rounds: 40}
+	quickEffort = effort{block: 200 * time.Millisecond, rounds: 12}
+)
+
+// session is one run.
+type session struct {
+	Options
+	effort        effort
+	cpus          int
+	binary, load  string // copies of what is measured
+	kernelThreads []int
+
+	sites            []*site
+	plain, nat, mesh *site
+}
+
+func (s *session) progress(trial string, done, total int) {
+	if s.Progress != nil {
+		s.Progress(trial, done, total)
+	}
+}
+
+// Run measures. It returns an error only if nothing could be measured, or ctx has ended: what kept single rows from
+// being measured is in the document. A *SelectionError is one of Options.Only.
+func Run(ctx context.Context, o Options) (d *Document, err error) {
+	trials, err := choose(catalogue(), o.Only, o.All)
+	if err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, errors.New("the benchmark makes network namespaces and loads BPF programs: run it as root")
+	}
+	s := &session{Options: o, effort: fullEffort, cpus: runtime.NumCPU()}
+	if o.Quick {
+		s.effort = quickEffort
+	}
+	d = &Document{
+		Version: Version, Release: o.Release, Started: time.Now().UTC().Truncate(time.Second), Quick: o.Quick, Seed: o.Seed,
+		Rows: []Result{}, Gates: []Gate{}, Problems: []Problem{}, Trials: []Series{},
+	}
+	if d.Machine, err = readMachine(); err != nil {
+		return nil, err
+	}
+	if s.kernelThreads, err = kernelThreads(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "evenkeel-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("copy what is measured: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// Copies: pages that the agent shared with this process would be counted half, and a rebuild beside us would
+	// change what is measured.
+	if s.binary, err = copyTo(dir, o.Binary); err != nil {
+		return nil, err
+	}
+	if s.load, err = copyTo(dir, o.Load); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.closeSites(ctx)) }()
+	for _, t := range trials {
+		if err := s.measure(ctx, t, d); err != nil {
+			return nil, err
+		}
+	}
+	d.Seconds = time.Since(d.Started).Seconds()
+	return d, nil
+}
+
+func copyTo(dir, file string) (string, error) {
+	in, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("copy what is measured: %w", err)
+	}
+	defer in.Close()
+	path := filepath.Join(dir, filepath.Base(file))
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return "", fmt.Errorf("copy what is measured: %w", err)
+	}
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return "", fmt.Errorf("copy %s: %w", file, err)
+	}
+	return path, nil
+}
+
+// measure runs a trial and adds what it found to d.
+func (s *session) measure(ctx context.Context, t trial, d *Document) error {
+	s.progress(t.name, 0, 0)
+	series, err := t.run(ctx, s, t.name)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	void := map[string]Gate{}
+	if err == nil {
+		d.Trials = append(d.Trials, series)
+		for _, g := range series.gates(s.Seed) {
+			for _, r := range t.rows {
+				if r.metric == g.Metric {
+					g.Rows = append(g.Rows, r.ID)
+				}
+			}
+			if len(g.Rows) == 0 {
+				continue
+			}
+			d.Gates = append(d.Gates, g)
+			if !g.OK {
+				void[g.Metric] = g
+			}
+		}
+	}
+	for _, row := range t.rows {
+		result := Result{ID: row.ID, Unit: row.Unit, ToReach: row.Target.String(), OK: sample.Undecided,
+			Command: s.command(row)}
+		problem := func(format string, args ...any) {
+			d.Problems = append(d.Problems, Problem{Row: row.ID, Reason: fmt.Sprintf(format, args...)})
+		}
+		if err != nil {
+			problem("%v", err)
+		} else if samples := row.samples(&series); len(samples) == 0 {
+			problem("nothing was measured")
+		} else {
+			i := sample.Median(samples, s.Seed)
+			result.Value, result.Low, result.High = &i.Value, &i.Low, &i.High
+			g, is := void[row.metric]
+			switch {
+			case series.Disturbed != "":
+				problem("%s", series.Disturbed)
+			case is:
+				problem("void: no mesh against itself is %.3f [%.3f, %.3f] in %s, which leaves 1 by more than %v %%",
+					g.Value, g.Low, g.High, g.Metric, 100*maxLeave)
+			default:
+				result.OK = row.Target.Judge(i)
+			}
+		}
+		d.Rows = append(d.Rows, result)
+		if s.Done != nil {
+			s.Done(row, result)
+		}
+	}
+	return nil
+}
+
+// command measures a row again.
+func (s *session) command(row Row) string {
+	words := []string{"evenkeel", "bench", "--only", row.ID, "--seed", fmt.Sprint(s.Seed)}
+	if s.Quick {
+		words = append(words, "--quick")
+	}
+	if s.Control != NoControl {
+		words = append(words, "--control", string(s.Control))
+	}
+	return strings.Join(words, " ")
+}
+
+// Exit is the exit code of a script that wants everything reached: 1 if a row is not, 2 if one is undecided.
+func (d *Document) Exit() int {
+	has := func(a sample.Answer) bool {
+		return slices.ContainsFunc(d.Rows, func(r Result) bool { return r.OK == a })
+	}
+	switch {
+	case has(sample.No):
+		return 1
+	case has(sample.Undecided):
+		return 2
+	}
+	return 0
+}

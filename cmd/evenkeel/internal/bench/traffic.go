@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/load"
+)
+
+// variant is how a row is measured beside its plain form.
+type variant struct {
+	twoCores, bbr, fortio bool
+}
+
+// suffix is what an id of the variant ends with.
+func (v variant) suffix() string {
+	s := ""
+	for _, part := range []struct {
+		is   bool
+		name string
+	}{{v.twoCores, "-two-cores"}, {v.bbr, "-bbr"}, {v.fortio, "-fortio"}} {
+		if part.is {
+			s += part.name
+		}
+	}
+	return s
+}
+
+// about tells people.
+func (v variant) about() string {
+	s := ", one core, "
+	if v.twoCores {
+		s = ", two cores, "
+	}
+	if v.bbr {
+		s += "bbr"
+	} else {
+		s += "reno"
+	}
+	if v.fortio {
+		s += ", HTTP by Fortio"
+	}
+	return s
+}
+
+func (v variant) conditions(connections int) conditions {
+	c := conditions{twoCores: v.twoCores, congestion: "reno", server: "serve-one"}
+	if v.bbr {
+		c.congestion = "bbr"
+	}
+	switch {
+	case v.fortio:
+		c.server = "serve-http"
+	case connections > 1:
+		c.server = "serve-many"
+	}
+	return c
+}
+
+// Metrics of traffic.
+const (
+	metricRate   = "rate"   // operations a second
+	metricMedian = "median" // of an operation, nanoseconds
+	metricCPU    = "cpu"    // of all processes, nanoseconds per operation
+	metricFresh  = "fresh"  // connect() of a fresh socket, nanoseconds
+	metricAgain  = "again"  // connect() of the same socket, nanoseconds
+)
+
+// compared are the arms of a comparison of traffic, in the order that they are shown.
+func (s *session) compared(ctx context.Context, c conditions, withNAT bool) (names []string, links map[string]*link, err error) {
+	links = map[string]*link{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeLinks(links))
+		}
+	}()
+	for _, a := range []struct {
+		name    string
+		site    func(context.Context) (*site, error)
+		pair    int
+		service bool
+	}{
+		{plain, s.plainSite, 0, false},
+		{again, s.plainSite, 1, false},
+		{nat, s.natSite, 0, true},
+		{mesh, s.meshSite, 0, true},
+		{checked, s.meshSite, 1, true},
+	} {
+		if a.name == nat && !withNAT {
+			continue
+		}
+		at, err := a.site(ctx)
+		if err != nil {
+			return nil, links, err
+		}
+		l, err := s.connect(ctx, at, at.pairs[a.pair], a.service, c)
+		if err != nil {
+			return nil, links, fmt.Errorf("%s: %w", a.name, err)
+		}
+		names, links[a.name] = append(names, a.name), l
+	}
+	return names, links, nil
+}
+
+func closeLinks(links map[string]*link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}
+
+// traffic runs rounds of one kind of block.
+func (s *session) traffic(ctx context.Context, trial string, v variant, b load.Block, withNAT bool) (series Series, err error) {
+	if v.twoCores && s.cpus < 2 {
+		return Series{}, errors.New("two cores are needed, and there is one")
+	}
+	names, links, err := s.compared(ctx, v.conditions(b.Connections), withNAT)
+	if err != nil {
+		return Series{}, err
+	}
+	defer func() { err = errors.Join(err, closeLinks(links)) }()
+	var arms []arm
+	for _, name := range names {
+		l := links[name]
+		arms = append(arms, arm{name: name, block: func(context.Context) (map[string]float64, time.Duration, error) {
+			order := b
+			order.To, order.Charged, order.Duration, order.Handicap = l.to, l.charged, s.effort.block, s.handicap(name)
+			r, err := l.client.do(order)
+			if err != nil {
+				return nil, 0, err
+			}
+			return map[string]float64{
+				metricRate:   float64(r.Operations) / r.Elapsed.Seconds(),
+				metricMedian: float64(r.Median),
+				metricCPU:    float64(r.CPU) / float64(r.Operations),
+			}, r.CPU, nil
+		}})
+	}
+	return s.rounds(ctx, trial, arms, s.effort.rounds)
+}
+
+// connectCost runs rounds of connect() alone.
+func (s *session) connectCost(ctx context.Context, trial string) (series Series, err error) {
+	c := conditions{congestion: "reno", server: "serve-one"}
+	names, links, err := s.compared(ctx, c, false)
+	if err != nil {
+		return Series{}, err
+	}
+	defer func() { err = errors.Join(err, closeLinks(links)) }()
+	var arms []arm
+	for _, name := range names {
+		if name == checked { // no packet is sent: there is nothing to check
+			continue
+		}
+		l := links[name]
+		order := load.Block{
+			To: netip.AddrPortFrom(firstEndpoint, endpointPort), Seed: s.Seed,
+			Addresses: trafficScale.Services, Charged: l.charged, Duration: s.effort.block / 2, Handicap: s.handicap(name),
+		}
+		if name == mesh {
+			order.To = netip.AddrPortFrom(firstService, servicePort)
+		}
+		arms = append(arms, arm{name: name, block: func(context.Context) (map[string]float64, time.Duration, error) {
+			took := map[string]float64{}
+			var used time.Duration
+			order.Seed++ // other addresses each round, the same for all arms
+			for _, part := range []struct {
+				metric string
+				kind   load.Kind
+			}{{metricFresh, load.Fresh}, {metricAgain, load.Again}} {
+				order.Kind = part.kind
+				r, err := l.client.do(order)
+				if err != nil {
+					return nil, 0, err
+				}
+				took[part.metric] = float64(r.Mean)
+				used += r.CPU
+			}
+			return took, used, nil
+		}})
+	}
+	return s.rounds(ctx, trial, arms, s.effort.rounds)
+}
+
+// handicap is what a control wastes in each operation of an arm.
+func (s *session) handicap(name string) time.Duration {
+	if s.Control == SlowAgain && name == again || s.Control == SlowMesh && (name == mesh || name == checked) {
+		return 10 * time.Microsecond
+	}
+	return 0
+}
