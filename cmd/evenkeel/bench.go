@@ -77,6 +77,7 @@ goes to the directory --dir.`,
 	p.StringVar(&f.Load, "load", "", "the evenkeel-load that makes traffic (default: the one beside this program)")
 	p.StringVar((*string)(&f.Control), "control", "", "make a measurement wrong on purpose: slow-again or slow-mesh")
 	cobra.CheckErr(p.MarkHidden("control"))
+	c.AddCommand(newBenchNodeCommand(e))
 	o.flag(c)
 	return c
 }

@@ -58,7 +58,7 @@ func catalogue() []trial {
 			trials = append(trials, connectRate(c, v))
 		}
 	}
-	return trials
+	return slices.Concat(trials, []trial{programTime()}, changes(), syncs(), memories(), []trial{idle()})
 }
 
 // variants returns the plain form first.
@@ -163,6 +163,123 @@ func connectCost() trial {
 	}
 	t.run = func(ctx context.Context, s *session, name string) (Series, error) { return s.connectCost(ctx, name) }
 	return t
+}
+
+// direct reads what an arm has measured.
+func direct(metric, arm string) func(*Series) []float64 {
+	return func(s *Series) []float64 { return s.of(metric, arm) }
+}
+
+// figureOf is a row that is read directly.
+func figureOf(id, unit, what, metric string, bound float64) Row {
+	return Row{
+		ID: id, Unit: unit, What: what, Target: sample.Target{Relation: sample.AtMost, Bound: bound},
+		metric: metric, samples: direct(metric, mesh),
+	}
+}
+
+func programTime() trial {
+	row := figureOf("bpf-ns", "ns", "BPF time per new connection at both ends, statistics' own cost included", metricBPF, 2500)
+	source := row
+	source.ID, source.Variant, source.What = "bpf-ns-source-on", "bpf-ns", row.What+", sources checked"
+	source.samples = direct(metricBPF, checked)
+	return trial{name: "bpf-ns", rows: []Row{row, source},
+		run: func(ctx context.Context, s *session, name string) (Series, error) { return s.programTime(ctx, name) }}
+}
+
+func changes() []trial {
+	var trials []trial
+	for _, c := range []struct {
+		name string
+		of   Scale
+		what string
+		rows []Row
+	}{
+		{"change-100", Scale{1, 100}, "100 endpoints in all", []Row{
+			figureOf("change-p50-100", "ms", "median", metricP50, 0.1),
+			figureOf("change-p99-100", "ms", "99th percentile", metricP99, 1),
+		}},
+		{"change-100k", Scale{1000, 100}, "100 of 100,000 endpoints", []Row{
+			figureOf("change-p50-100k", "ms", "median", metricP50, 0.1),
+			figureOf("change-p99-100k", "ms", "99th percentile", metricP99, 1),
+		}},
+		{"change-5000", Scale{1, 5000}, "5,000 endpoints", []Row{
+			figureOf("change-5000", "ms", "99th percentile", metricP99, 2),
+		}},
+	} {
+		t := trial{name: c.name, run: func(ctx context.Context, s *session, name string) (Series, error) {
+			return s.change(ctx, name, c.of)
+		}}
+		for _, r := range c.rows {
+			r.What = fmt.Sprintf("one endpoint replaced, decoded to seen by connect(), %s; service of %s", r.What, c.what)
+			t.rows = append(t.rows, r)
+		}
+		trials = append(trials, t)
+	}
+	return trials
+}
+
+// large is the scale of full syncs and restarts.
+var large = Scale{10_000, 10}
+
+func syncs() []trial {
+	return []trial{
+		{
+			name: "sync-memory",
+			rows: []Row{figureOf("sync-memory", "s", "full sync of 10,000 services of 10 endpoints, from decoded objects",
+				metricSeconds, 0.5)},
+			run: func(ctx context.Context, s *session, name string) (Series, error) {
+				return s.sync(ctx, name, name, large)
+			},
+		},
+		{
+			name: "sync-yaml",
+			rows: []Row{figureOf("sync-yaml", "s", "full sync of 10,000 services of 10 endpoints, from YAML", metricSeconds, 3)},
+			run: func(ctx context.Context, s *session, name string) (Series, error) {
+				return s.sync(ctx, name, name, large)
+			},
+		},
+		{
+			name: "restart",
+			rows: []Row{figureOf("restart", "s", "restart with 100,000 endpoints of which none has changed, without a map write",
+				metricSeconds, 0.4)},
+			run: func(ctx context.Context, s *session, name string) (Series, error) { return s.restart(ctx, name, large) },
+		},
+	}
+}
+
+func memories() []trial {
+	memory := func(name string, of Scale, rows []Row, args ...string) trial {
+		return trial{name: name, rows: rows, run: func(ctx context.Context, s *session, name string) (Series, error) {
+			return s.memory(ctx, name, of, len(rows) == 1, args...)
+		}}
+	}
+	return []trial{
+		memory("agent-100", Scale{100, 10}, []Row{
+			figureOf("maps-100", "MiB", "BPF maps with room for 100 services of 10 endpoints, filled", metricMaps, 1),
+		}, "--max-services=100", "--max-endpoints=1000", "--max-workloads=100", "--max-affinities=1000", "--max-peers=1000"),
+		memory("agent-10k", Scale{1000, 10}, []Row{
+			figureOf("maps-10k", "MiB", "BPF maps with room for 1,000 services of 10 endpoints, filled", metricMaps, 3),
+			figureOf("pss-10k", "MiB", "agent, proportional set size with 10,000 endpoints", metricPSS, 28),
+		}, "--max-services=1000", "--max-endpoints=10000"),
+		memory("agent-100k", large, []Row{
+			figureOf("maps-100k", "MiB", "BPF maps with room for 10,000 services of 10 endpoints, filled", metricMaps, 16),
+			figureOf("pss-100k", "MiB", "agent, proportional set size with 100,000 endpoints", metricPSS, 64),
+		}, "--max-services=10000", "--max-endpoints=100000"),
+	}
+}
+
+func idle() trial {
+	return trial{
+		name: "idle",
+		rows: []Row{
+			figureOf("idle-cpu", "%", "agent with 10,000 endpoints under traffic, nothing changes, of one core", metricIdleCPU, 0.1),
+			figureOf("idle-wakeups", "1", "the same, wake-ups per connection, beyond those without traffic", metricWakeups, 0.001),
+		},
+		run: func(ctx context.Context, s *session, name string) (Series, error) {
+			return s.idle(ctx, name, Scale{1000, 10})
+		},
+	}
 }
 
 // choose returns the trials that are to run, each with the rows that are asked for: those that only names, which may

@@ -41,9 +41,18 @@ func rotation(n, round int) []int {
 	return order
 }
 
-// rounds runs a number of rounds that nobody disturbed, and at most twice as many. If not even half of them were
+// count runs a number of rounds of what others on the machine have no part in: memory, wake-ups.
+func (s *session) count(ctx context.Context, trial string, arms []arm, rounds int) (Series, error) {
+	return s.rounds(ctx, trial, arms, rounds, false)
+}
+
+// time runs a number of rounds that nobody disturbed, and at most twice as many. If not even half of them were
 // undisturbed, all are returned, and why they are not to be trusted.
-func (s *session) rounds(ctx context.Context, trial string, arms []arm, want int) (Series, error) {
+func (s *session) time(ctx context.Context, trial string, arms []arm, rounds int) (Series, error) {
+	return s.rounds(ctx, trial, arms, rounds, true)
+}
+
+func (s *session) rounds(ctx context.Context, trial string, arms []arm, want int, undisturbed bool) (Series, error) {
 	series := Series{Trial: trial, Values: map[string]map[string][]float64{}}
 	for _, a := range arms {
 		series.Arms = append(series.Arms, a.name)
@@ -56,7 +65,7 @@ func (s *session) rounds(ctx context.Context, trial string, arms []arm, want int
 		switch {
 		case err != nil:
 			return series, err
-		case disturbed != "":
+		case disturbed != "" && undisturbed:
 			bad, why = append(bad, results), disturbed
 		default:
 			good = append(good, results)

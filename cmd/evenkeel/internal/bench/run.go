@@ -48,27 +48,42 @@ const (
 	SlowMesh Control = "slow-mesh"
 )
 
-// effort is how much is measured.
+// effort is how much is measured: how many rounds of what.
 type effort struct {
-	block  time.Duration
-	rounds int
+	block   time.Duration // of traffic
+	rounds  int
+	starts  int // processes of package stopwatch
+	agents  int // starts of the agent
+	batches int
+	changes int // in a batch
+	windows int
+	window  time.Duration // with and without traffic, in which the agent is watched
 }
 
 var (
-	fullEffort  = effort{block: 250 * time.Millisecond, rounds: 40}
-	quickEffort = effort{block: 200 * time.Millisecond, rounds: 12}
+	fullEffort = effort{
+		block: 250 * time.Millisecond, rounds: 40, starts: 10, agents: 5, batches: 20, changes: 200,
+		windows: 10, window: 10 * time.Second,
+	}
+	quickEffort = effort{
+		block: 200 * time.Millisecond, rounds: 12, starts: 4, agents: 2, batches: 8, changes: 100,
+		windows: 4, window: 2 * time.Second,
+	}
 )
 
 // session is one run.
 type session struct {
 	Options
-	effort        effort
-	cpus          int
-	binary, load  string // copies of what is measured
+	effort       effort
+	cpus         int
+	dir          string // for files, removed at the end
+	binary, load string // copies of what is measured
+	files        map[Scale]string
+
 	kernelThreads []int
 
-	sites            []*site
-	plain, nat, mesh *site
+	sites                    []*site
+	plain, nat, mesh, engine *site
 }
 
 func (s *session) progress(trial string, done, total int) {
@@ -87,7 +102,7 @@ func Run(ctx context.Context, o Options) (d *Document, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the benchmark makes network namespaces and loads BPF programs: run it as root")
 	}
-	s := &session{Options: o, effort: fullEffort, cpus: runtime.NumCPU()}
+	s := &session{Options: o, effort: fullEffort, cpus: runtime.NumCPU(), files: map[Scale]string{}}
 	if o.Quick {
 		s.effort = quickEffort
 	}
@@ -101,17 +116,16 @@ func Run(ctx context.Context, o Options) (d *Document, err error) {
 	if s.kernelThreads, err = kernelThreads(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "evenkeel-bench-")
-	if err != nil {
+	if s.dir, err = os.MkdirTemp("", "evenkeel-bench-"); err != nil {
 		return nil, fmt.Errorf("copy what is measured: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
 	// Copies: pages that the agent shared with this process would be counted half, and a rebuild beside us would
 	// change what is measured.
-	if s.binary, err = copyTo(dir, o.Binary); err != nil {
+	if s.binary, err = copyTo(s.dir, o.Binary); err != nil {
 		return nil, err
 	}
-	if s.load, err = copyTo(dir, o.Load); err != nil {
+	if s.load, err = copyTo(s.dir, o.Load); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.closeSites(ctx)) }()

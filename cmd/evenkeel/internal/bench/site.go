@@ -35,8 +35,8 @@ type pair struct {
 	service        netip.Addr
 }
 
-// node is the name of the only node of a site.
-const node = "a"
+// nodeName is that of the only node of a site.
+const nodeName = "a"
 
 // firstPair is the service address of the first pair; the second one's is the next.
 var firstPair = netip.MustParseAddr("10.95.0.1")
@@ -59,7 +59,7 @@ spec:
   pods:
   - {name: client, node: %s, count: 2}
   - {name: server, node: %s, count: 2}
-`, os.Getpid(), name, node, agent, strings.Join(args, ", "), node, node)
+`, os.Getpid(), name, nodeName, agent, strings.Join(args, ", "), nodeName, nodeName)
 	topology, err := netsim.Parse(strings.NewReader(text), "bench.yaml")
 	if err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func (s *session) natSite(ctx context.Context) (*site, error) {
 		if err != nil {
 			return nil, fmt.Errorf("build pods behind NAT: %w", err)
 		}
-		if err := natrules.Install(at.lab.Node(node).Netns, natServices(at)); err != nil {
+		if err := natrules.Install(at.lab.Node(nodeName).Netns, natServices(at)); err != nil {
 			return nil, err
 		}
 		s.nat = at
@@ -164,7 +164,7 @@ func (s *session) newMeshSite(ctx context.Context) (*site, error) {
 	pins := at.lab.Info().Nodes[0].PinDir
 	for i, p := range at.pairs {
 		for _, pod := range []*netsim.Pod{p.client, p.server} {
-			command := at.lab.Node(node).Command(ctx, s.binary, "enrol", "--netns", pod.Netns, "--pin-dir", pins,
+			command := at.lab.Node(nodeName).Command(ctx, s.binary, "enrol", "--netns", pod.Netns, "--pin-dir", pins,
 				"--pod", pod.Namespace+"/"+pod.Name, fmt.Sprintf("--source-check=%v", i == 1))
 			if out, err := command.CombinedOutput(); err != nil {
 				return nil, fmt.Errorf("enrol pod %s: %w: %s", pod.Name, err, bytes.TrimSpace(out))
@@ -179,7 +179,7 @@ func (at *site) restartAgent(ctx context.Context, args ...string) error {
 	if err := at.stopAgent(ctx); err != nil {
 		return err
 	}
-	if err := at.lab.StartAgent(ctx, node, args...); err != nil {
+	if err := at.lab.StartAgent(ctx, nodeName, args...); err != nil {
 		return err
 	}
 	at.agent = at.lab.Info().Nodes[0].Agent.PID
@@ -192,10 +192,10 @@ func (at *site) stopAgent(ctx context.Context) error {
 		return nil
 	}
 	at.agent = 0
-	if err := at.lab.KillAgent(ctx, node, syscall.SIGTERM); err != nil {
+	if err := at.lab.KillAgent(ctx, nodeName, syscall.SIGTERM); err != nil {
 		return err
 	}
-	return at.lab.WaitAgent(ctx, node)
+	return at.lab.WaitAgent(ctx, nodeName)
 }
 
 // pairManifests are the services of the pairs.
@@ -226,7 +226,7 @@ func (s *session) closeSites(ctx context.Context) error {
 	for _, at := range s.sites {
 		errs = append(errs, at.lab.Down(ctx))
 	}
-	s.sites, s.plain, s.nat, s.mesh = nil, nil, nil, nil
+	s.sites, s.plain, s.nat, s.mesh, s.engine = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 

@@ -142,7 +142,7 @@ func (s *session) traffic(ctx context.Context, trial string, v variant, b load.B
 			}, r.CPU, nil
 		}})
 	}
-	return s.rounds(ctx, trial, arms, s.effort.rounds)
+	return s.time(ctx, trial, arms, s.effort.rounds)
 }
 
 // connectCost runs rounds of connect() alone.
@@ -185,7 +185,7 @@ func (s *session) connectCost(ctx context.Context, trial string) (series Series,
 			return took, used, nil
 		}})
 	}
-	return s.rounds(ctx, trial, arms, s.effort.rounds)
+	return s.time(ctx, trial, arms, s.effort.rounds)
 }
 
 // handicap is what a control wastes in each operation of an arm.

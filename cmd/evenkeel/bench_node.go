@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/bpf"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/stopwatch"
+)
+
+// newBenchNodeCommand is what the benchmark runs on a simulated node.
+func newBenchNodeCommand(e env) *cobra.Command {
+	o := stopwatch.Options{Sizes: bpf.DefaultSizes()}
+	functions := map[string]func(context.Context, stopwatch.Options) (stopwatch.Result, error){
+		"sync-memory": stopwatch.SyncMemory, "sync-yaml": stopwatch.SyncYAML, "restart": stopwatch.Restart,
+	}
+	c := &cobra.Command{
+		Use:    "node sync-memory|sync-yaml|restart|change",
+		Hidden: true,
+		Args:   exactly(1),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if o.Log, err = newLog(e.stderr, "warn", "text"); err != nil {
+				return err
+			}
+			if args[0] == "change" {
+				return stopwatch.Change(c.Context(), o, e.stdin, e.stdout)
+			}
+			run := functions[args[0]]
+			if run == nil {
+				return usage(c, fmt.Errorf("no such measurement: %s", args[0]))
+			}
+			r, err := run(c.Context(), o)
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(e.stdout).Encode(r)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Dir, "pin-dir", "", "where the data plane is pinned")
+	f.StringVar(&o.Cgroup, "cgroup", "", "cgroup that it is attached to")
+	f.StringVar(&o.Manifests, "manifests", "", "file with the cluster")
+	f.Uint32Var(&o.Sizes.Endpoints, "max-endpoints", o.Sizes.Endpoints, "room for endpoints")
+	f.StringVar(&o.CPUProfile, "cpu-profile", "", "file to write a CPU profile to, of what is timed")
+	f.StringVar(&o.HeapProfile, "heap-profile", "", "file to write what is on the heap to, once it is done")
+	return c
+}
