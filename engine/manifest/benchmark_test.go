@@ -76,7 +76,7 @@ func BenchmarkDecode(b *testing.B) {
 
 // BenchmarkReaders compares what reads the text alone, on the same documents.
 func BenchmarkReaders(b *testing.B) {
-	chunks := split(string(cluster(1000)))
+	chunks := split(b, string(cluster(1000)))
 	b.Run("block", func(b *testing.B) {
 		for b.Loop() {
 			for _, c := range chunks {

@@ -3,6 +3,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -36,47 +37,72 @@ var usual = limits{file: MaxFile, document: MaxDocument, unusual: MaxUnusual, va
 // stream with an *Error: syntax, a field that its type does not have or has twice, a value of the wrong type, a name,
 // address or port that no cluster would have accepted, two documents with one key.
 func Decode(r io.Reader, file string) ([]Document, []Skipped, error) {
-	var text strings.Builder
-	if _, err := io.Copy(&text, io.LimitReader(r, MaxFile+1)); err != nil {
-		return nil, nil, fmt.Errorf("read %s: %w", file, err)
-	}
-	return decode(text.String(), file, usual)
+	return decode(r, file, usual)
 }
 
-func decode(text, file string, max limits) ([]Document, []Skipped, error) {
-	d := decoder{file: file, max: max, typer: newTyper(), checker: newChecker()}
-	if failure := d.stream(text); failure != nil {
-		failure.File = file
-		return nil, nil, failure
+func decode(r io.Reader, file string, max limits) ([]Document, []Skipped, error) {
+	var documents []Document
+	skipped, err := each(r, file, max, func(d Document) error {
+		documents = append(documents, d)
+		return nil
+	})
+	if err == nil {
+		err = unique(documents)
 	}
-	if err := unique(d.documents); err != nil {
+	if err != nil {
 		return nil, nil, err
 	}
-	return d.documents, d.skipped, nil
+	return documents, skipped, nil
+}
+
+// Each is Decode for streams of which no two documents are needed at once: each is handed to take, and what that does
+// not keep is let go before the next is read. It stops with the error of take. Whatever it returns an error for refuses
+// what was taken before, too; that two documents have one key is for the caller to see.
+func Each(r io.Reader, file string, take func(Document) error) ([]Skipped, error) {
+	return each(r, file, usual, take)
+}
+
+func each(r io.Reader, file string, max limits, take func(Document) error) ([]Skipped, error) {
+	d := decoder{file: file, max: max, typer: newTyper(), checker: newChecker(), take: take}
+	chunks := newSplitter(r, max.file)
+	for {
+		c, err := chunks.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return d.skipped, nil
+		case errors.Is(err, errTooLong):
+			return nil, &Error{File: file, Reason: fmt.Sprintf("is larger than %d bytes: split it", max.file)}
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if failure := d.chunk(c); failure != nil {
+			failure.File = file
+			return nil, failure
+		}
+		if d.refused != nil {
+			return nil, d.refused
+		}
+	}
 }
 
 type decoder struct {
-	file      string
-	max       limits
-	typer     *typer
-	checker   *checker
-	documents []Document
-	skipped   []Skipped
+	file    string
+	max     limits
+	typer   *typer
+	checker *checker
+	take    func(Document) error
+	refused error // of take
+	skipped []Skipped
 }
 
-func (d *decoder) stream(text string) *Error {
-	if len(text) > d.max.file {
-		return &Error{Reason: fmt.Sprintf("is larger than %d bytes: split it", d.max.file)}
+func (d *decoder) chunk(c chunk) *Error {
+	roots, err := d.parse(c)
+	if err != nil {
+		return err
 	}
-	for _, c := range split(strings.TrimPrefix(text, "\ufeff")) {
-		roots, err := d.parse(c)
-		if err != nil {
+	for i := range roots {
+		if err := d.root(&roots[i]); err != nil {
 			return err
-		}
-		for i := range roots {
-			if err := d.root(&roots[i]); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
@@ -220,6 +246,8 @@ func (d *decoder) object(n *node, gvk schema.GroupVersionKind) *Error {
 		err.Object = key.String()
 		return err
 	}
-	d.documents = append(d.documents, Document{Object: object, File: d.file, Line: int(n.line)})
+	if d.refused == nil {
+		d.refused = d.take(Document{Object: object, File: d.file, Line: int(n.line)})
+	}
 	return nil
 }

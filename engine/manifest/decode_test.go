@@ -203,7 +203,7 @@ func TestDecodeFillsTypes(t *testing.T) {
 // text of their file by far.
 func TestObjectsDoNotKeepTheText(t *testing.T) {
 	text := string(cluster(2))
-	docs, _, err := decode(text, "test.yaml", usual)
+	docs, _, err := decode(strings.NewReader(text), "test.yaml", usual)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestObjectsDoNotKeepTheText(t *testing.T) {
 // TestDecodeAgreesWithKubernetes compares with the decoder that Kubernetes' own tools use, on the same text as YAML
 // and as JSON.
 func TestDecodeAgreesWithKubernetes(t *testing.T) {
-	for _, c := range append(split(string(cluster(3))), chunk{text: richPod}) {
+	for _, c := range append(split(t, string(cluster(3))), chunk{text: richPod}) {
 		var kind metav1.TypeMeta
 		if err := sigsyaml.Unmarshal([]byte(c.text), &kind); err != nil {
 			t.Fatal(err)

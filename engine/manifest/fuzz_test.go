@@ -65,7 +65,7 @@ func lines(text string) int {
 func FuzzBlock(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, c := range split(text) {
+		for _, c := range split(t, text) {
 			got, _, ok := readBlock(c.text, c.line, 1<<16)
 			if !ok {
 				continue

@@ -32,7 +32,7 @@ func TestDecodeIsBounded(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			docs, _, err := decode(tt.text, "test.yaml", max)
+			docs, _, err := decode(strings.NewReader(tt.text), "test.yaml", max)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%d documents, error %.300v, want %q", len(docs), err, tt.want)
 			}
