@@ -165,7 +165,7 @@ func TestConnectionsStayNear(t *testing.T) {
 	pod := p.mustPod(t, "web/client", podIP4, podIP6)
 	e, serve := mustServe(t, p)
 	hints := func(node, zone string) func(*Endpoint) {
-		return func(e *Endpoint) { e.ForNodes, e.ForZones = []string{node}, []string{zone} }
+		return func(e *Endpoint) { e.Hints = &Hints{Nodes: []string{node}, Zones: []string{zone}} }
 	}
 	draining := func(e *Endpoint) { e.Ready, e.Terminating = false, true }
 	near := dns()

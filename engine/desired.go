@@ -16,7 +16,7 @@ type desired struct {
 	node      string
 	sources   []string // in rising precedence
 	services  layers[Service]
-	slices    layers[slice]
+	slices    layers[Slice]
 	nodes     layers[Node] // this node only: nothing else depends on one
 	workloads layers[Workload]
 	synced    [][kinds]bool // by source
@@ -28,7 +28,7 @@ type desired struct {
 type service struct {
 	name     string
 	spec     *Service // nil if only slices name it
-	slices   []*slice // in order of name
+	slices   []*Slice // in order of name
 	sets     []*set   // its addresses, ports and protocols in the kernel
 	problems []error  // why it is not served as it should be
 }
@@ -40,7 +40,7 @@ func newDesired(node string, sources []string) *desired {
 	n := len(sources)
 	return &desired{
 		node: node, sources: sources,
-		services: newLayers[Service](n), slices: newLayers[slice](n),
+		services: newLayers[Service](n), slices: newLayers[Slice](n),
 		nodes: newLayers[Node](n), workloads: newLayers[Workload](n),
 		synced: make([][kinds]bool, n), byName: make(map[string]*service),
 	}
@@ -119,26 +119,25 @@ func (d *desired) takeServices(from int, changed map[string]*Service, dirty map[
 func (d *desired) takeSlices(from int, changed map[string]*Slice, dirty map[string]*service) []error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(changed)) {
-		var compact *slice
-		if s := changed[name]; s != nil {
+		slice := changed[name]
+		if slice != nil {
 			var invalid []error
-			compact, invalid = newSlice(s, d.slices[from][name], d.node)
-			compact.name = name
+			slice, invalid = usable(name, slice)
 			errs = append(errs, invalid...)
 		}
-		before, after := d.slices.set(from, name, compact)
+		before, after := d.slices.set(from, name, slice)
 		if before == after {
 			continue
 		}
 		if before != nil {
-			s := d.service(before.service)
-			s.slices = slices.DeleteFunc(s.slices, func(x *slice) bool { return x == before })
+			s := d.service(before.Service)
+			s.slices = slices.DeleteFunc(s.slices, func(x *Slice) bool { return x == before })
 			dirty[s.name] = s
 		}
 		if after != nil {
-			s := d.service(after.service)
-			at, _ := slices.BinarySearchFunc(s.slices, name, func(x *slice, name string) int {
-				return strings.Compare(x.name, name)
+			s := d.service(after.Service)
+			at, _ := slices.BinarySearchFunc(s.slices, name, func(x *Slice, name string) int {
+				return strings.Compare(x.Name, name)
 			})
 			s.slices = slices.Insert(s.slices, at, after)
 			dirty[s.name] = s

@@ -106,8 +106,8 @@ func (e *Engine) Close() error {
 // Ready is closed once every source has sent all that it knows of every kind and the maps say so.
 func (e *Engine) Ready() <-chan struct{} { return e.synced }
 
-// Apply makes what source says from now on visible to the data plane before it returns. Services, Nodes and Workloads
-// in c are kept and must not change afterwards; Slices are copied.
+// Apply makes what source says from now on visible to the data plane before it returns. What c points to
+// is kept and must not change afterwards.
 //
 // What cannot be applied is left as it was, the rest is; the error then joins an *ObjectError for each object that
 // is concerned: ErrInvalid, ErrConflict, or ErrFull, which is tried again when a later change makes room. It wraps

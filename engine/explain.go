@@ -148,7 +148,7 @@ func (e *Engine) whyNone(st *set) string {
 	for i := range w.list {
 		if w.list[i].weight == 0 {
 			weightless++
-		} else if st.owner.spec.LocalOnly && w.list[i].of.is&isHere == 0 {
+		} else if st.owner.spec.LocalOnly && !w.list[i].of.isOn(e.desired.node) {
 			away++
 		}
 	}

@@ -2,7 +2,11 @@
 
 package engine
 
-import "github.com/evenkeel/evenkeel/bpf"
+import (
+	"slices"
+
+	"github.com/evenkeel/evenkeel/bpf"
+)
 
 const levels = int(bpf.MeshServiceLevelLEVELS)
 
@@ -22,22 +26,22 @@ func stateOn(level int8, incarnation uint32) uint32 {
 	return incarnation
 }
 
-// rank decides the level of each endpoint for the clients of this node, which is in zone ("" if unknown). Each has
+// rank decides the level of each endpoint for the clients of a node, which is in zone ("" if unknown). Each has
 // one level at most: clients use the first that has any, so what is in a better one need not be repeated in a worse.
-func rank(list []want, s *Service, zone string) {
+func rank(list []want, s *Service, node, zone string) {
 	byNode, byZone := hinted(list, s.Distribution)
 	for i := range list {
 		e := list[i].of
 		list[i].level = nowhere
 		switch {
-		case list[i].weight == 0 || s.LocalOnly && e.is&isHere == 0:
-		case e.is&isReady == 0:
-			if e.is&isServing != 0 && e.is&isTerminating != 0 {
+		case list[i].weight == 0 || s.LocalOnly && !e.isOn(node):
+		case !e.Ready:
+			if e.Serving && e.Terminating {
 				list[i].level = levelServing
 			}
-		case s.LocalOnly, byNode && e.is&isHinted != 0:
+		case s.LocalOnly, byNode && slices.Contains(e.Hints.Nodes, node):
 			list[i].level = levelNode
-		case byZone && e.hintedTo(zone):
+		case byZone && zone != "" && slices.Contains(e.Hints.Zones, zone):
 			list[i].level = levelZone
 		default:
 			list[i].level = levelReady
@@ -50,10 +54,13 @@ func rank(list []want, s *Service, zone string) {
 func hinted(list []want, d Distribution) (byNode, byZone bool) {
 	byNode, byZone = d == SameNode, d != Anywhere
 	for i := range list {
-		if e := list[i].of; e.is&isReady != 0 {
-			byNode = byNode && e.is&hasNodes != 0
-			byZone = byZone && e.is&hasZones != 0
+		if e := list[i].of; e.Ready {
+			byNode = byNode && e.Hints != nil && len(e.Hints.Nodes) > 0
+			byZone = byZone && e.Hints != nil && len(e.Hints.Zones) > 0
 		}
 	}
 	return byNode, byZone
 }
+
+// isOn reports whether e runs on a node.
+func (e *Endpoint) isOn(node string) bool { return e.Node != "" && e.Node == node }

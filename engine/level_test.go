@@ -14,12 +14,12 @@ func TestLevels(t *testing.T) {
 	const out = nowhere
 	type e = Endpoint
 	hinted := func(node, zone string) e {
-		x := e{Ready: true, Serving: true}
+		x := e{Ready: true, Serving: true, Hints: &Hints{}}
 		if node != "" {
-			x.ForNodes = []string{node}
+			x.Hints.Nodes = []string{node}
 		}
 		if zone != "" {
-			x.ForZones = []string{"elsewhere", zone}
+			x.Hints.Zones = []string{"elsewhere", zone}
 		}
 		return x
 	}
@@ -65,15 +65,11 @@ func ranked(t *testing.T, s *Service, zone string, endpoints []Endpoint) (got []
 	for i := range endpoints {
 		endpoints[i].Address = netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
 	}
-	compact, errs := newSlice(&Slice{Endpoints: endpoints}, nil, "here")
-	if errs != nil {
-		t.Fatal(errs)
-	}
 	var list []want
-	for i := range compact.endpoints {
-		list = append(list, want{weight: 1, of: &compact.endpoints[i]})
+	for i := range endpoints {
+		list = append(list, want{weight: 1, of: &endpoints[i]})
 	}
-	rank(list, s, zone)
+	rank(list, s, "here", zone)
 	for i := range list {
 		got = append(got, list[i].level)
 	}

@@ -98,9 +98,9 @@ func drawEndpoint(t *rapid.T, v6 bool, hints int) Endpoint {
 		e.Weight = rapid.Uint32Range(0, 5).Draw(t, "weight")
 	}
 	if hints > 0 {
-		e.ForZones = []string{rapid.SampledFrom([]string{"a", "b"}).Draw(t, "zone hint")}
+		e.Hints = &Hints{Zones: []string{rapid.SampledFrom([]string{"a", "b"}).Draw(t, "zone hint")}}
 		if hints > 1 {
-			e.ForNodes = []string{rapid.SampledFrom([]string{"here", "there"}).Draw(t, "node hint")}
+			e.Hints.Nodes = []string{rapid.SampledFrom([]string{"here", "there"}).Draw(t, "node hint")}
 		}
 	}
 	return e

@@ -181,7 +181,7 @@ func (e *Engine) endpointViews(st *set, port *ServicePort) []EndpointView {
 		begin := len(views)
 		for _, index := range st.levels[l].members {
 			r := e.mirror.records.at(index)
-			var of *endpoint
+			var of *Endpoint
 			if x := w.find(r.address, r.port); x != nil {
 				of = x.of
 			}
@@ -193,7 +193,7 @@ func (e *Engine) endpointViews(st *set, port *ServicePort) []EndpointView {
 }
 
 // view shows a record; of is what the sources say of it, nil if nothing. Then its level tells its conditions.
-func (r *record) view(service string, of *endpoint) EndpointView {
+func (r *record) view(service string, of *Endpoint) EndpointView {
 	v := EndpointView{
 		Service: service, Port: addressOf(r.set.key), Protocol: Protocol(r.set.key.Protocol).String(),
 		Address: netip.AddrPortFrom(r.address.Addr(), r.port), Level: levelNames[r.level], Weight: r.weight,
@@ -202,9 +202,8 @@ func (r *record) view(service string, of *endpoint) EndpointView {
 	if of == nil {
 		v.Ready, v.Serving, v.Terminating = r.level != levelServing, true, r.level == levelServing
 	} else {
-		v.Workload, v.Node, v.Zone = of.workload, of.node.Value(), of.zone.Value()
-		v.Ready, v.Serving = of.is&isReady != 0, of.is&isServing != 0
-		v.Terminating = of.is&isTerminating != 0
+		v.Workload, v.Node, v.Zone = of.Workload, of.Node, of.Zone
+		v.Ready, v.Serving, v.Terminating = of.Ready, of.Serving, of.Terminating
 	}
 	return v
 }
@@ -273,14 +272,14 @@ func (e *Engine) EndpointAt(ref uint64) (EndpointView, bool) {
 }
 
 // endpoint returns what the last slice in order of name that has r says of it, nil if none does.
-func (s *service) endpoint(port *ServicePort, r *record) *endpoint {
+func (s *service) endpoint(port *ServicePort, r *record) *Endpoint {
 	for _, sl := range slices.Backward(s.slices) {
 		if port == nil || sl.target(port) != r.port {
 			continue
 		}
-		for i := range sl.endpoints {
-			if sl.endpoints[i].address == r.address {
-				return &sl.endpoints[i]
+		for i := range sl.Endpoints {
+			if bpf.AddressOf(sl.Endpoints[i].Address) == r.address {
+				return &sl.Endpoints[i]
 			}
 		}
 	}

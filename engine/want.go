@@ -18,7 +18,7 @@ type want struct {
 	level   int8
 	weight  uint32
 	index   uint32    // its record; 0: none yet
-	of      *endpoint // nil for one that an earlier process left and no source has named yet
+	of      *Endpoint // nil for one that an earlier process left and no source has named yet
 }
 
 // wants gathers the endpoints of one set and finds them by address and port. One is reused from set to set: cells of
@@ -42,7 +42,7 @@ func newWants() *wants { return &wants{seed: maphash.MakeSeed()} }
 func (w *wants) gather(s *service, port *ServicePort, mappedV4 bool, d *desired) {
 	n := 0
 	for _, sl := range s.slices {
-		n += len(sl.endpoints)
+		n += len(sl.Endpoints)
 	}
 	w.reset(n)
 	for _, sl := range s.slices {
@@ -50,21 +50,21 @@ func (w *wants) gather(s *service, port *ServicePort, mappedV4 bool, d *desired)
 		if target == 0 {
 			continue
 		}
-		for i := range sl.endpoints {
-			e := &sl.endpoints[i]
-			if e.is&isMappedV4 != 0 == mappedV4 {
-				w.add(want{address: e.address, port: target, weight: weightOf(e), of: e})
+		for i := range sl.Endpoints {
+			e := &sl.Endpoints[i]
+			if e.Address.Unmap().Is4() == mappedV4 {
+				w.add(want{address: bpf.AddressOf(e.Address), port: target, weight: weightOf(e), of: e})
 			}
 		}
 	}
-	rank(w.list, s.spec, d.zone)
+	rank(w.list, s.spec, d.node, d.zone)
 }
 
-func weightOf(e *endpoint) uint32 {
-	if ignoreWeights && e.weight > 0 {
+func weightOf(e *Endpoint) uint32 {
+	if ignoreWeights && e.Weight > 0 {
 		return 1
 	}
-	return e.weight
+	return e.Weight
 }
 
 func (w *wants) reset(n int) {

@@ -166,5 +166,5 @@ func (s *State) compareService(d *differences, key manifest.Key) {
 		}
 	}
 	d.derived[key] = names
-	s.using.put(key, sortedInputs(maps.Keys(inputs)))
+	s.using.put(key, slices.Collect(maps.Keys(inputs)))
 }

@@ -86,22 +86,23 @@ func (d *deriver) add(p *pod, family corev1.IPFamily, ports []engine.SlicePort) 
 		Serving:     p.ready,
 		Terminating: p.terminating,
 	}
-	e.ForNodes, e.ForZones = hints(d.service.Distribution, &e)
+	e.Hints = hints(d.service.Distribution, &e)
 	slice.Endpoints = append(slice.Endpoints, e)
 }
 
 // hints sends clients to ready endpoints of their own zone, and node where the service asks for that.
-func hints(d engine.Distribution, e *engine.Endpoint) (nodes, zones []string) {
+func hints(d engine.Distribution, e *engine.Endpoint) *engine.Hints {
 	if d == engine.Anywhere || !e.Ready {
-		return nil, nil
+		return nil
 	}
+	h := &engine.Hints{}
 	if e.Zone != "" {
-		zones = []string{e.Zone}
+		h.Zones = []string{e.Zone}
 	}
 	if d == engine.SameNode && e.Node != "" {
-		nodes = []string{e.Node}
+		h.Nodes = []string{e.Node}
 	}
-	return nodes, zones
+	return h
 }
 
 // sliceName is "shop/web/ipv4/http=8080/TCP,9090/TCP". A written EndpointSlice has one slash in its name, so the two

@@ -27,8 +27,15 @@ func equalSlice(a, b *engine.Slice) bool {
 
 func equalEndpoint(a, b engine.Endpoint) bool {
 	return a.Address == b.Address && a.Workload == b.Workload && a.Node == b.Node && a.Zone == b.Zone &&
-		slices.Equal(a.ForNodes, b.ForNodes) && slices.Equal(a.ForZones, b.ForZones) && a.Weight == b.Weight &&
+		equalHints(a.Hints, b.Hints) && a.Weight == b.Weight &&
 		a.Ready == b.Ready && a.Serving == b.Serving && a.Terminating == b.Terminating
+}
+
+func equalHints(a, b *engine.Hints) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return slices.Equal(a.Nodes, b.Nodes) && slices.Equal(a.Zones, b.Zones)
 }
 
 func equalNode(a, b *engine.Node) bool { return *a == *b }

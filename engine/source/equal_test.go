@@ -17,6 +17,7 @@ func TestEqualComparesEveryField(t *testing.T) {
 	everyField(t, equalSlice)
 	everyField(t, equalNode)
 	everyField(t, equalWorkload)
+	everyField(t, equalHints)
 	everyField(t, func(a, b *engine.Endpoint) bool { return equalEndpoint(*a, *b) })
 }
 
@@ -49,6 +50,8 @@ func set(t *testing.T, v reflect.Value) {
 		v.SetUint(1)
 	case reflect.Int64:
 		v.SetInt(1)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 	case reflect.Map:

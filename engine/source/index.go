@@ -4,73 +4,143 @@ package source
 
 import (
 	"cmp"
+	"hash/maphash"
 	"iter"
 	"slices"
 
 	"github.com/evenkeel/evenkeel/engine/manifest"
 )
 
-// index finds objects by something that they have or depend on: a label, an address, a pod's name. It keeps lists,
-// not sets, because nearly all of them have one member. Every object knows its place in each of its lists, so that
-// leaving one of 100,000 members costs no more than leaving one of two.
+// index finds objects by something that they have or depend on: a label, an address, a pod's name.
+//
+// There are 100,000 terms, nearly all of one object each, so it keeps 34 bytes of one: hashes of terms and numbers of
+// objects. Two terms of one hash (one pair in 2^64) have their objects in common: callers take what they are given for
+// something to look at, not for the truth.
 type index[T comparable] struct {
-	members map[T][]manifest.Key
-	places  map[manifest.Key][]place[T]
+	seed    maphash.Seed
+	numbers map[manifest.Key]uint32
+	objects []object // by number
+	free    []uint32 // numbers that no object has
+	// one has the object of a term that one has, more those of a term that several have.
+	one  map[uint64]uint32
+	more map[uint64]map[uint32]struct{}
 }
 
-type place[T comparable] struct {
-	term T
-	at   int
+// object is an object and the hashes of its terms, sorted.
+type object struct {
+	key   manifest.Key
+	terms []uint64
 }
 
 func newIndex[T comparable]() *index[T] {
-	return &index[T]{members: map[T][]manifest.Key{}, places: map[manifest.Key][]place[T]{}}
+	return &index[T]{
+		seed: maphash.MakeSeed(), numbers: map[manifest.Key]uint32{},
+		one: map[uint64]uint32{}, more: map[uint64]map[uint32]struct{}{},
+	}
 }
 
-// put replaces the terms of an object, which must be distinct; without terms it is removed.
+func (x *index[T]) hash(term T) uint64 { return maphash.Comparable(x.seed, term) }
+
+// put replaces the terms of an object, in whatever order; without terms it is removed.
 func (x *index[T]) put(key manifest.Key, terms []T) {
-	before := x.places[key]
-	if slices.EqualFunc(before, terms, func(p place[T], t T) bool { return p.term == t }) {
-		return
-	}
-	for _, p := range before {
-		x.leave(p)
-	}
-	if len(terms) == 0 {
-		delete(x.places, key)
-		return
-	}
-	places := make([]place[T], 0, len(terms))
+	hashes := make([]uint64, 0, len(terms))
 	for _, t := range terms {
-		places = append(places, place[T]{t, len(x.members[t])})
-		x.members[t] = append(x.members[t], key)
+		hashes = append(hashes, x.hash(t))
 	}
-	x.places[key] = places
+	slices.Sort(hashes)
+	hashes = slices.Clip(slices.Compact(hashes))
+	number, there := x.numbers[key]
+	switch {
+	case there && slices.Equal(x.objects[number].terms, hashes):
+		return
+	case there:
+		for _, h := range x.objects[number].terms {
+			x.leave(h, number)
+		}
+	case len(hashes) > 0:
+		number = x.number(key)
+	}
+	if len(hashes) == 0 {
+		if there {
+			delete(x.numbers, key)
+			x.objects[number] = object{}
+			x.free = append(x.free, number)
+		}
+		return
+	}
+	x.objects[number].terms = hashes
+	for _, h := range hashes {
+		x.join(h, number)
+	}
 }
 
-// leave fills the place with the last member of the list.
-func (x *index[T]) leave(p place[T]) {
-	list := x.members[p.term]
-	last := len(list) - 1
-	if last == 0 {
-		delete(x.members, p.term)
+// number gives an object a number.
+func (x *index[T]) number(key manifest.Key) uint32 {
+	var n uint32
+	if last := len(x.free) - 1; last >= 0 {
+		n, x.free = x.free[last], x.free[:last]
+	} else {
+		n = uint32(len(x.objects))
+		x.objects = append(x.objects, object{})
+	}
+	x.objects[n].key = key
+	x.numbers[key] = n
+	return n
+}
+
+func (x *index[T]) join(hash uint64, number uint32) {
+	if all := x.more[hash]; all != nil {
+		all[number] = struct{}{}
 		return
 	}
-	moved := list[last]
-	list[p.at] = moved
-	x.members[p.term] = list[:last]
-	for i := range x.places[moved] {
-		if q := &x.places[moved][i]; q.term == p.term {
-			q.at = p.at
+	first, taken := x.one[hash]
+	if !taken {
+		x.one[hash] = number
+		return
+	}
+	delete(x.one, hash)
+	x.more[hash] = map[uint32]struct{}{first: {}, number: {}}
+}
+
+func (x *index[T]) leave(hash uint64, number uint32) {
+	all := x.more[hash]
+	if all == nil {
+		delete(x.one, hash)
+		return
+	}
+	delete(all, number)
+	if len(all) == 1 {
+		for last := range all {
+			x.one[hash] = last
 		}
+		delete(x.more, hash)
 	}
 }
 
 // with returns the objects that have a term, in no order.
-func (x *index[T]) with(term T) iter.Seq[manifest.Key] { return slices.Values(x.members[term]) }
+func (x *index[T]) with(term T) iter.Seq[manifest.Key] {
+	return func(yield func(manifest.Key) bool) {
+		hash := x.hash(term)
+		if number, is := x.one[hash]; is {
+			yield(x.objects[number].key)
+			return
+		}
+		for number := range x.more[hash] {
+			if !yield(x.objects[number].key) {
+				return
+			}
+		}
+	}
+}
 
 // count returns how many objects have a term.
-func (x *index[T]) count(term T) int { return len(x.members[term]) }
+func (x *index[T]) count(term T) int {
+	hash := x.hash(term)
+	if _, is := x.one[hash]; is {
+		return 1
+	}
+	return len(x.more[hash])
+}
 
 // label is a term that pods have and services select.
 type label struct {

@@ -4,7 +4,6 @@ package source
 
 import (
 	"cmp"
-	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,18 +13,18 @@ import (
 )
 
 // resolve returns an EndpointSlice with what its endpoints have from their pods and nodes: the weight always, the
-// workload, the node and the zone where the EndpointSlice does not say. It is nil if there is no such slice.
+// workload, the node and the zone where the EndpointSlice does not say. It is nil if there is no such slice, and the
+// very one that is kept if there is nothing to add: most slices say all themselves.
 func (s *State) resolve(key manifest.Key) *engine.Slice {
 	l := s.slices[key]
 	if l == nil || l.Slice == nil {
 		s.using.put(key, nil)
 		return nil
 	}
-	out := *l.Slice
-	out.Endpoints = slices.Clone(l.Endpoints)
-	inputs := make([]input, 0, 2*len(out.Endpoints))
-	for i := range out.Endpoints {
-		e := &out.Endpoints[i]
+	inputs := make([]input, 0, 2*len(l.Endpoints))
+	var added []engine.Endpoint // nil until something is
+	for i := range l.Endpoints {
+		e := l.Endpoints[i]
 		var p *pod
 		if e.Workload != "" {
 			inputs = append(inputs, input{kind: manifest.KindPod, name: e.Workload})
@@ -43,8 +42,19 @@ func (s *State) resolve(key manifest.Key) *engine.Slice {
 			inputs = append(inputs, input{kind: manifest.KindNode, name: e.Node})
 			e.Zone = s.zone(e.Node)
 		}
+		if added == nil && !equalEndpoint(e, l.Endpoints[i]) {
+			added = slices.Clone(l.Endpoints)
+		}
+		if added != nil {
+			added[i] = e
+		}
 	}
-	s.using.put(key, sortedInputs(slices.Values(inputs)))
+	s.using.put(key, inputs)
+	if added == nil {
+		return l.Slice
+	}
+	out := *l.Slice
+	out.Endpoints = added
 	return &out
 }
 
@@ -59,6 +69,9 @@ func (s *State) podAt(a netip.Addr) *pod {
 	var best *pod
 	for key := range s.byAddress.with(a) {
 		p := s.pods[key]
+		if !slices.Contains(p.identified(), a) {
+			continue // an index may err
+		}
 		if best == nil || best.terminating && !p.terminating ||
 			best.terminating == p.terminating && comparePods(p, best) < 0 {
 			best = p
@@ -68,11 +81,3 @@ func (s *State) podAt(a netip.Addr) *pod {
 }
 
 func comparePods(a, b *pod) int { return cmp.Compare(a.workload.Name, b.workload.Name) }
-
-// sortedInputs returns the distinct inputs in an order of their own, so that an index sees at once that nothing
-// changed.
-func sortedInputs(inputs iter.Seq[input]) []input {
-	return slices.Compact(slices.SortedFunc(inputs, func(a, b input) int {
-		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.name, b.name), a.address.Compare(b.address))
-	}))
-}

@@ -3,6 +3,8 @@
 package source
 
 import (
+	"strings"
+
 	"github.com/evenkeel/evenkeel/engine"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
@@ -39,7 +41,27 @@ func newSlice(s *discoveryv1.EndpointSlice, origin string) *slice {
 	for i := range s.Endpoints {
 		out.addEndpoint(&s.Endpoints[i], s.Namespace)
 	}
+	out.pack()
 	return out
+}
+
+// pack moves the names of all workloads into one string: they live as long as each other, and 100,000 small ones among
+// what is garbage soon would keep twice their memory.
+func (s *slice) pack() {
+	size := 0
+	for i := range s.Endpoints {
+		size += len(s.Endpoints[i].Workload)
+	}
+	var all strings.Builder
+	all.Grow(size)
+	for i := range s.Endpoints {
+		all.WriteString(s.Endpoints[i].Workload)
+	}
+	text := all.String()
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		e.Workload, text = text[:len(e.Workload)], text[len(e.Workload):]
+	}
 }
 
 func (s *slice) addPort(p discoveryv1.EndpointPort) {
@@ -81,11 +103,12 @@ func (s *slice) addEndpoint(e *discoveryv1.Endpoint, namespace string) {
 		out.Workload = namespace + "/" + t.Name
 	}
 	if h := e.Hints; h != nil {
+		out.Hints = &engine.Hints{}
 		for _, z := range h.ForZones {
-			out.ForZones = append(out.ForZones, z.Name)
+			out.Hints.Zones = append(out.Hints.Zones, z.Name)
 		}
 		for _, n := range h.ForNodes {
-			out.ForNodes = append(out.ForNodes, n.Name)
+			out.Hints.Nodes = append(out.Hints.Nodes, n.Name)
 		}
 	}
 	s.Endpoints = append(s.Endpoints, out)

@@ -163,9 +163,12 @@ func compareWithNew(t *rapid.T, o Options, objects map[manifest.Key]manifest.Obj
 
 // mustIndexTheSame holds that an index keeps nothing of what is gone.
 func mustIndexTheSame[T comparable](t *rapid.T, what string, want, got *index[T]) {
-	if len(want.members) != len(got.members) || len(want.places) != len(got.places) {
-		t.Fatalf("%s: %d terms and %d objects, from scratch %d and %d",
-			what, len(got.members), len(got.places), len(want.members), len(want.places))
+	size := func(x *index[T]) [3]int { return [3]int{len(x.one), len(x.more), len(x.numbers)} }
+	if size(want) != size(got) {
+		t.Fatalf("%s: terms of one, terms of several and objects are %v, from scratch %v", what, size(got), size(want))
+	}
+	if len(got.objects) != len(got.numbers)+len(got.free) {
+		t.Fatalf("%s: %d objects have %d numbers and %d are free", what, len(got.objects), len(got.numbers), len(got.free))
 	}
 }
 

@@ -150,9 +150,13 @@ func writeSlice(b *strings.Builder, s *engine.Slice) {
 		if e.Weight != 1 {
 			weight = fmt.Sprintf("weight %d", e.Weight)
 		}
+		var hints engine.Hints
+		if e.Hints != nil {
+			hints = *e.Hints
+		}
 		line(b, "  endpoint", e.Address.String(), word("workload", e.Workload), word("node", e.Node),
 			word("zone", e.Zone), weight, flag("ready", e.Ready), flag("serving", e.Serving),
-			flag("terminating", e.Terminating), words("for-nodes", e.ForNodes), words("for-zones", e.ForZones))
+			flag("terminating", e.Terminating), words("for-nodes", hints.Nodes), words("for-zones", hints.Zones))
 	}
 }
 
