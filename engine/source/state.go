@@ -76,27 +76,56 @@ func New(o Options) *State {
 	}
 }
 
-// Upsert adds an object or replaces the one with its key. origin says for people where it was read. The object is not
-// changed, and its labels and selector must not be changed later.
-func (s *State) Upsert(o manifest.Object, origin string) {
-	key := manifest.KeyOf(o)
+// Prepared is what a State keeps of an object, made apart from it: who reads many can let each go before the next.
+type Prepared struct {
+	key  manifest.Key
+	kept any // *corev1.Namespace, *engine.Node, *pod, *service or *slice; nil for what is not kept
+}
+
+// Prepare takes what is needed of an object. origin says for people where it was read. The object is not changed, and
+// its labels and selector must not be changed later.
+func Prepare(o manifest.Object, origin string) Prepared {
+	p := Prepared{key: manifest.KeyOf(o)}
 	switch o := o.(type) {
 	case *corev1.Namespace:
-		s.namespaces[o.Name] = &corev1.Namespace{ObjectMeta: o.ObjectMeta}
-		s.touchAll(s.byNamespace.with(o.Name))
+		p.kept = &corev1.Namespace{ObjectMeta: o.ObjectMeta}
 	case *corev1.Node:
-		s.nodes[o.Name] = newNode(o, origin)
-		s.touchAll(s.using.with(input{kind: manifest.KindNode, name: o.Name}))
+		p.kept = newNode(o, origin)
 	case *corev1.Pod:
-		s.putPod(key, newPod(o, origin))
+		p.kept = newPod(o, origin)
 	case *corev1.Service:
-		s.putService(key, newService(o, origin))
+		p.kept = newService(o, origin)
 	case *discoveryv1.EndpointSlice:
-		s.slices[key] = newSlice(o, origin)
+		p.kept = newSlice(o, origin)
+	}
+	return p
+}
+
+// Key is that of the object.
+func (p Prepared) Key() manifest.Key { return p.key }
+
+// Upsert is Put of what Prepare makes of an object.
+func (s *State) Upsert(o manifest.Object, origin string) { s.Put(Prepare(o, origin)) }
+
+// Put adds an object or replaces the one with its key.
+func (s *State) Put(p Prepared) {
+	switch kept := p.kept.(type) {
+	case *corev1.Namespace:
+		s.namespaces[p.key.Name] = kept
+		s.touchAll(s.byNamespace.with(p.key.Name))
+	case *engine.Node:
+		s.nodes[p.key.Name] = kept
+		s.touchAll(s.using.with(input{kind: manifest.KindNode, name: p.key.Name}))
+	case *pod:
+		s.putPod(p.key, kept)
+	case *service:
+		s.putService(p.key, kept)
+	case *slice:
+		s.slices[p.key] = kept
 	default:
 		return
 	}
-	s.touch(key)
+	s.touch(p.key)
 }
 
 // Delete removes an object; one that is not there is no error.

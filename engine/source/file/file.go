@@ -168,8 +168,8 @@ func (s *Source) refresh() error {
 	for _, key := range gone {
 		s.state.Delete(key)
 	}
-	for _, d := range fresh {
-		s.state.Upsert(d.Object, d.Origin())
+	for _, p := range fresh {
+		s.state.Put(p)
 	}
 	s.owed = true
 	return nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/evenkeel/evenkeel/engine/manifest"
+	"github.com/evenkeel/evenkeel/engine/source"
 )
 
 // racy is how fresh a modification time may be without meaning anything: file systems stamp with the clock tick, so a
@@ -23,7 +24,6 @@ const attempts = 5
 type files struct {
 	path string
 	read map[string]*content
-	keys manifest.Keys
 }
 
 // content is what is kept of a file that was read.
@@ -32,13 +32,13 @@ type content struct {
 	trusted bool
 	keys    []placed
 	skipped []manifest.Skipped
-	// fresh are the documents of a file that was decoded in this very read; they are not kept.
-	fresh []manifest.Document
+	// fresh are the objects of a file that was decoded in this very read; they are not kept.
+	fresh []source.Prepared
 }
 
 type placed struct {
-	key manifest.Key
-	at  manifest.Place
+	key  manifest.Key
+	line int
 }
 
 type signature struct {
@@ -47,7 +47,7 @@ type signature struct {
 	modified      time.Time
 }
 
-// snapshot is one consistent read of all files.
+// snapshot is one consistent read of all files. Keys are those of all of them; empty if nothing has changed.
 type snapshot struct {
 	read map[string]*content
 	keys manifest.Keys
@@ -75,17 +75,19 @@ func (f *files) next() (*snapshot, error) {
 }
 
 // keep makes a snapshot the last good one, and returns what it brought and what it no longer has.
-func (f *files) keep(s *snapshot) (fresh []manifest.Document, gone []manifest.Key) {
-	for key := range f.keys {
-		if _, ok := s.keys[key]; !ok {
-			gone = append(gone, key)
+func (f *files) keep(s *snapshot) (fresh []source.Prepared, gone []manifest.Key) {
+	for _, c := range f.read {
+		for _, p := range c.keys {
+			if _, ok := s.keys[p.key]; !ok {
+				gone = append(gone, p.key)
+			}
 		}
 	}
 	for _, c := range s.read {
 		fresh = append(fresh, c.fresh...)
 		c.fresh = nil
 	}
-	f.read, f.keys = s.read, s.keys
+	f.read = s.read
 	return fresh, gone
 }
 
@@ -159,8 +161,13 @@ func (f *files) attempt() (*snapshot, []signed, error) {
 			}
 		}
 		s.read[file.name] = c
-		for _, p := range c.keys {
-			if err := s.keys.Add(p.key, p.at); err != nil {
+	}
+	if f.unchanged(s) {
+		return s, seen, nil
+	}
+	for _, file := range seen { // in this order, for the second of two is the one that is refused
+		for _, p := range s.read[file.name].keys {
+			if err := s.keys.Add(p.key, manifest.Place{File: file.name, Line: p.line}); err != nil {
 				return nil, seen, err
 			}
 		}
@@ -183,18 +190,15 @@ func (f *files) decode(file signed) (*content, error) {
 	}
 	defer in.Close()
 	started := time.Now()
-	docs, skipped, err := manifest.Decode(in, file.name)
+	c := &content{signature: file.signature, trusted: started.Sub(file.modified) > racy}
+	c.skipped, err = manifest.Each(in, file.name, func(d manifest.Document) error {
+		c.fresh = append(c.fresh, source.Prepare(d.Object, d.Origin()))
+		c.keys = append(c.keys, placed{d.Key(), d.Line})
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	c := &content{
-		signature: file.signature,
-		trusted:   started.Sub(file.modified) > racy,
-		skipped:   skipped,
-		fresh:     docs,
-	}
-	for _, d := range docs {
-		c.keys = append(c.keys, placed{d.Key(), manifest.Place{File: d.File, Line: d.Line}})
-	}
+	c.keys = slices.Clone(c.keys) // without the room that it grew into
 	return c, nil
 }
