@@ -17,6 +17,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/footprint"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/metrics"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
@@ -50,6 +51,8 @@ type agent struct {
 	engine  *engine.Engine
 	sources []*file.Source
 	view    *report.View
+	// burst is told of work that has left much garbage behind.
+	burst chan struct{}
 }
 
 // Run serves until ctx ends, and then returns nil. What it returns an error for has left the data plane as it was,
@@ -60,7 +63,8 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = nil // it was told to end before it had begun
 		}
 	}()
-	a := &agent{Options: o, since: time.Now()}
+	a := &agent{Options: o, since: time.Now(), burst: make(chan struct{}, 1)}
+	footprint.Limit()
 	if err := upgrade.CheckPlace(o.Dir); err != nil {
 		return err
 	}
@@ -158,6 +162,7 @@ func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listen
 		group.Go(func() error { return metrics.Serve(ctx, metricsSocket, a.view, ready) })
 	}
 	group.Go(func() error { return a.tell(ctx) })
+	group.Go(func() error { return a.giveMemoryBack(ctx) })
 	return group.Wait()
 }
 
@@ -165,6 +170,12 @@ func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listen
 // source need not; only what concerns all of them goes back to it.
 func (a *agent) apply(ctx context.Context, source string, c engine.Change) error {
 	err := a.engine.Apply(ctx, source, c)
+	if len(c.Services)+len(c.Slices)+len(c.Workloads) >= burstSize {
+		select {
+		case a.burst <- struct{}{}:
+		default: // it has been told
+		}
+	}
 	if err == nil {
 		return nil
 	}

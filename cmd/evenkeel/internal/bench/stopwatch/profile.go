@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build profile
+
 package stopwatch
 
 import (
@@ -42,3 +44,6 @@ func writeHeap(path string) error {
 	runtime.GC()
 	return errors.Join(pprof.WriteHeapProfile(file), file.Close())
 }
+
+// Of small objects, too, which an agent has most of.
+func init() { runtime.MemProfileRate = 8 << 10 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/evenkeel/evenkeel/bpf"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/footprint"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/engine"
 	"github.com/evenkeel/evenkeel/engine/manifest"
@@ -61,6 +62,7 @@ type mesh struct {
 
 // open installs the data plane, or adopts what is there.
 func open(ctx context.Context, o Options) (*mesh, error) {
+	footprint.Limit() // as the agent does
 	store, err := upgrade.Open(ctx, plane.Of(o.Sizes.MaxEntries()), upgrade.Options{Dir: o.Dir, Cgroup: o.Cgroup, Log: o.Log})
 	if err != nil {
 		return nil, err
