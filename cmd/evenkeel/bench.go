@@ -3,19 +3,21 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/page"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/sample"
 )
 
@@ -23,7 +25,7 @@ import (
 type benchFlags struct {
 	bench.Options
 	check, list bool
-	dir         string
+	dir, from   string
 }
 
 func newBenchCommand(e env) *cobra.Command {
@@ -60,7 +62,10 @@ goes to the directory --dir.`,
 			if !c.Flags().Changed("seed") {
 				f.Seed = rand.Uint64N(1 << 32)
 			}
-			if o == "table" && !c.Flags().Changed("dir") {
+			if !c.Flags().Changed("patience") && f.Quick {
+				f.Patience = 10 * time.Second
+			}
+			if o == "table" && f.from == "" && !c.Flags().Changed("dir") {
 				f.dir = "evenkeel-bench"
 			}
 			return f.run(c, e, o)
@@ -74,34 +79,23 @@ goes to the directory --dir.`,
 	p.BoolVar(&f.list, "list", false, "list rows and variants, and measure nothing")
 	p.Uint64Var(&f.Seed, "seed", 0, "what is random is drawn from it (default: a new one)")
 	p.StringVar(&f.dir, "dir", "", `where to write results.json and results.html (default with a table: "evenkeel-bench")`)
+	p.DurationVar(&f.Patience, "patience", 10*time.Minute,
+		"how long to wait, in all, for others to leave the machine alone (10s with --quick)")
+	p.StringVar(&f.from, "from", "", "show the results.json of an earlier run, and measure nothing")
 	p.StringVar(&f.Load, "load", "", "the evenkeel-load that makes traffic (default: the one beside this program)")
 	p.StringVar((*string)(&f.Control), "control", "", "make a measurement wrong on purpose: slow-again or slow-mesh")
-	cobra.CheckErr(p.MarkHidden("control"))
+	p.IntVar(&f.Rounds, "rounds", 0, "rounds of everything, for tests of the benchmark")
+	p.IntVar(&f.Services, "services", 0, "services that mesh and NAT know, for tests of the benchmark")
+	for _, hidden := range []string{"control", "rounds", "services"} {
+		cobra.CheckErr(p.MarkHidden(hidden))
+	}
 	c.AddCommand(newBenchNodeCommand(e))
 	o.flag(c)
 	return c
 }
 
 func (f *benchFlags) run(c *cobra.Command, e env, o output) error {
-	if err := f.findBinaries(); err != nil {
-		return err
-	}
-	f.Release = currentVersion().Release
-	p := newProgress(e.stderr)
-	f.Progress = p.show
-	if o == "table" {
-		rows := newBenchTable(e.stdout)
-		f.Done = func(row bench.Row, r bench.Result) {
-			p.clear()
-			rows.add(row, r)
-		}
-	}
-	d, err := bench.Run(c.Context(), f.Options)
-	p.clear()
-	var selection *bench.SelectionError
-	if errors.As(err, &selection) {
-		return usage(c, err)
-	}
+	d, err := f.results(c, e, o)
 	if err != nil {
 		return err
 	}
@@ -117,6 +111,56 @@ func (f *benchFlags) run(c *cobra.Command, e env, o output) error {
 		return exitError(code)
 	}
 	return nil
+}
+
+// results measures, or reads what an earlier run has measured. With a table rows are printed as they are known.
+func (f *benchFlags) results(c *cobra.Command, e env, o output) (*bench.Document, error) {
+	done := func(bench.Result) {}
+	if o == "table" {
+		done = newBenchTable(e.stdout).add
+	}
+	if f.from != "" {
+		d, err := readBench(f.from)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range d.Rows {
+			done(r)
+		}
+		return d, nil
+	}
+	if err := f.findBinaries(); err != nil {
+		return nil, err
+	}
+	f.Release = currentVersion().Release
+	p := newProgress(e.stderr)
+	f.Progress = p.show
+	f.Done = func(r bench.Result) {
+		p.clear()
+		done(r)
+	}
+	d, err := bench.Run(c.Context(), f.Options)
+	p.clear()
+	var selection *bench.SelectionError
+	if errors.As(err, &selection) {
+		return nil, usage(c, err)
+	}
+	return d, err
+}
+
+func readBench(path string) (*bench.Document, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read results: %w", err)
+	}
+	var d bench.Document
+	if err := json.Unmarshal(text, &d); err != nil {
+		return nil, fmt.Errorf("read results of %s: %w", path, err)
+	}
+	if d.Version != bench.Version {
+		return nil, fmt.Errorf("read results of %s: version %q, only %s is known", path, d.Version, bench.Version)
+	}
+	return &d, nil
 }
 
 // findBinaries finds the two programs that are measured.
@@ -135,7 +179,7 @@ func (f *benchFlags) findBinaries() error {
 	return nil
 }
 
-// writeBench writes the document as JSON.
+// writeBench writes the document as JSON and as a page.
 func writeBench(dir string, d *bench.Document) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("write results: %w", err)
@@ -144,8 +188,14 @@ func writeBench(dir string, d *bench.Document) error {
 	if err != nil {
 		return fmt.Errorf("write results: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "results.json"), append(text, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write results: %w", err)
+	var html bytes.Buffer
+	if err := page.Write(&html, d); err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{"results.json": append(text, '\n'), "results.html": html.Bytes()} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return fmt.Errorf("write results: %w", err)
+		}
 	}
 	return nil
 }
@@ -160,26 +210,13 @@ func newBenchTable(out io.Writer) *benchTable {
 	return &benchTable{out}
 }
 
-func (t *benchTable) add(_ bench.Row, r bench.Result) {
+func (t *benchTable) add(r bench.Result) {
 	value, interval := "-", "-"
 	if r.Value != nil {
-		value = figure(*r.Value, r.Unit)
-		interval = fmt.Sprintf("[%s, %s]", figure(*r.Low, r.Unit), figure(*r.High, r.Unit))
+		value = bench.Figure(*r.Value, r.Unit)
+		interval = fmt.Sprintf("[%s, %s]", bench.Figure(*r.Low, r.Unit), bench.Figure(*r.High, r.Unit))
 	}
 	fmt.Fprintf(t.out, benchLine, r.ID, value, interval, r.Unit, r.ToReach, r.OK)
-}
-
-// figure shows as many digits as mean something.
-func figure(v float64, unit string) string {
-	digits := 3
-	switch abs := math.Abs(v); {
-	case unit == "ratio":
-	case abs >= 100:
-		digits = 0
-	case abs >= 10:
-		digits = 1
-	}
-	return fmt.Sprintf("%.*f", digits, v)
 }
 
 // printBench prints what comes after the rows.
@@ -194,7 +231,7 @@ func printBench(t *table, d *bench.Document, dir string) {
 		t.line("%s: %s", p.Row, p.Reason)
 	}
 	if dir != "" {
-		t.line("%s", filepath.Join(dir, "results.json"))
+		t.line("%s, %s", filepath.Join(dir, "results.json"), filepath.Join(dir, "results.html"))
 	}
 }
 

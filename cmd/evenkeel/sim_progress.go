@@ -35,7 +35,10 @@ func (p *progress) show(stage string, done, total int) {
 		return
 	}
 	p.stage, p.last = stage, time.Now()
-	fmt.Fprintf(p.out, "\r\x1b[K%s %d/%d", stage, done, total)
+	fmt.Fprintf(p.out, "\r\x1b[K%s", stage)
+	if total > 0 { // otherwise there is nothing to count
+		fmt.Fprintf(p.out, " %d/%d", done, total)
+	}
 }
 
 // clear removes the line.

@@ -22,13 +22,14 @@ import (
 
 // Metrics of the agent.
 const (
-	metricMaps    = "maps"    // MiB
-	metricPSS     = "pss"     // MiB
-	metricPeak    = "peak"    // of the resident set, MiB
-	metricReady   = "ready"   // from the start of the process, seconds
-	metricIdleCPU = "idle"    // share of one CPU, percent
-	metricWakeups = "wakeups" // of the agent's threads, per connection
-	metricBPF     = "bpf"     // nanoseconds per connection
+	metricMaps      = "maps"      // MiB
+	metricPSS       = "pss"       // MiB
+	metricAnonymous = "anonymous" // part of that which is no file, MiB
+	metricPeak      = "peak"      // of the resident set, MiB
+	metricReady     = "ready"     // from the start of the process, seconds
+	metricIdleCPU   = "idle"      // share of one CPU, percent
+	metricWakeups   = "wakeups"   // of the agent's threads, per connection
+	metricBPF       = "bpf"       // nanoseconds per connection
 )
 
 const mebi = 1 << 20
@@ -69,16 +70,18 @@ func (s *session) memory(ctx context.Context, trial string, of Scale, mapsOnly b
 		if err := pause(ctx, settle); err != nil {
 			return nil, 0, err
 		}
-		if took[metricPSS], err = procKB(at.agent, "smaps_rollup", "Pss:"); err != nil {
-			return nil, 0, err
-		}
-		if took[metricPeak], err = procKB(at.agent, "status", "VmHWM:"); err != nil {
-			return nil, 0, err
+		for _, part := range []struct{ metric, file, key string }{
+			{metricPSS, "smaps_rollup", "Pss:"}, {metricAnonymous, "smaps_rollup", "Pss_Anon:"},
+			{metricPeak, "status", "VmHWM:"},
+		} {
+			if took[part.metric], err = procKB(at.agent, part.file, part.key); err != nil {
+				return nil, 0, err
+			}
 		}
 		used, err = load.CPUTime(at.agent)
 		return took, used, err
 	}
-	return s.count(ctx, trial, []arm{{mesh, block}}, s.effort.agents)
+	return s.count(ctx, trial, []arm{{Mesh, block}}, s.effort.agents)
 }
 
 // pause waits, or returns why ctx ended.
@@ -207,7 +210,7 @@ func (s *session) idle(ctx context.Context, trial string, of Scale) (series Seri
 			metricRate:    float64(r.Operations) / r.Elapsed.Seconds(),
 		}, silence.cpu + r.CPU, nil
 	}
-	return s.count(ctx, trial, []arm{{mesh, block}}, s.effort.windows)
+	return s.count(ctx, trial, []arm{{Mesh, block}}, s.effort.windows)
 }
 
 // activity is what an agent did in a while.
@@ -276,7 +279,7 @@ func (s *session) programTime(ctx context.Context, trial string) (series Series,
 		return Series{}, err
 	}
 	var arms []arm
-	for i, name := range []string{mesh, checked} {
+	for i, name := range []string{Mesh, Checked} {
 		l, err := s.connect(ctx, at, at.pairs[i], true, conditions{congestion: "reno", server: "serve-one"})
 		if err != nil {
 			return Series{}, err

@@ -86,15 +86,15 @@ func established(v variant) trial {
 		id, metric, arm, what string
 		bound                 float64
 	}{
-		{"established-p50-source-off", metricMedian, mesh, "median latency of a request", 1.01},
-		{"established-p50-source-on", metricMedian, checked, "median latency of a request, sources checked", 1.03},
-		{"established-cpu-source-off", metricCPU, mesh, "CPU time of a request", 1.01},
-		{"established-cpu-source-on", metricCPU, checked, "CPU time of a request, sources checked", 1.03},
+		{"established-p50-source-off", metricMedian, Mesh, "median latency of a request", 1.01},
+		{"established-p50-source-on", metricMedian, Checked, "median latency of a request, sources checked", 1.03},
+		{"established-cpu-source-off", metricCPU, Mesh, "CPU time of a request", 1.01},
+		{"established-cpu-source-on", metricCPU, Checked, "CPU time of a request, sources checked", 1.03},
 	} {
 		t.rows = append(t.rows, Row{
-			ID: r.id + v.suffix(), Unit: "ratio", What: r.what + " on an established connection, to no mesh" + v.about(),
+			ID: r.id + v.suffix(), Unit: unitRatio, What: r.what + " on an established connection, to no mesh" + v.about(),
 			Target: sample.Target{Relation: sample.AtMost, Bound: r.bound}, Variant: variantOf(r.id, v),
-			metric: r.metric, samples: ratio(r.metric, r.arm, plain),
+			metric: r.metric, samples: ratio(r.metric, r.arm, Plain),
 		})
 	}
 	b := load.Block{Kind: load.Request}
@@ -115,18 +115,18 @@ func connectRate(connections int, v variant) trial {
 		target            sample.Target
 		variant           bool
 	}{
-		{"connect-rate-c%d", mesh, plain, "new connections for one request each, to no mesh",
+		{"connect-rate-c%d", Mesh, Plain, "new connections for one request each, to no mesh",
 			sample.Target{Relation: sample.AtLeast, Bound: 0.98}, false},
-		{"nat-rate-c%d", mesh, nat, "new connections for one request each, to nftables NAT",
+		{"nat-rate-c%d", Mesh, NAT, "new connections for one request each, to nftables NAT",
 			sample.Target{Relation: sample.Above, Bound: 1}, false},
-		{"connect-rate-c%d-source-on", checked, plain, "new connections for one request each, sources checked, to no mesh",
+		{"connect-rate-c%d-source-on", Checked, Plain, "new connections for one request each, sources checked, to no mesh",
 			sample.Target{Relation: sample.AtLeast, Bound: 0.98}, true},
-		{"nat-rate-c%d-source-on", checked, nat, "new connections for one request each, sources checked, to nftables NAT",
+		{"nat-rate-c%d-source-on", Checked, NAT, "new connections for one request each, sources checked, to nftables NAT",
 			sample.Target{Relation: sample.Above, Bound: 1}, true},
 	} {
 		id := fmt.Sprintf(r.id, connections)
 		row := Row{
-			ID: id + v.suffix(), Unit: "ratio", What: r.what + about, Target: r.target, Variant: variantOf(id, v),
+			ID: id + v.suffix(), Unit: unitRatio, What: r.what + about, Target: r.target, Variant: variantOf(id, v),
 			metric: metricRate, samples: ratio(metricRate, r.arm, r.to),
 		}
 		if r.variant {
@@ -157,7 +157,7 @@ func connectCost() trial {
 			ID: r.id, Unit: "ns", What: r.what, Target: sample.Target{Relation: sample.AtMost, Bound: r.bound},
 			metric: r.metric,
 			samples: func(s *Series) []float64 {
-				return sample.Differences(s.of(r.metric, mesh), s.of(r.metric, plain))
+				return sample.Differences(s.of(r.metric, Mesh), s.of(r.metric, Plain))
 			},
 		})
 	}
@@ -174,7 +174,7 @@ func direct(metric, arm string) func(*Series) []float64 {
 func figureOf(id, unit, what, metric string, bound float64) Row {
 	return Row{
 		ID: id, Unit: unit, What: what, Target: sample.Target{Relation: sample.AtMost, Bound: bound},
-		metric: metric, samples: direct(metric, mesh),
+		metric: metric, samples: direct(metric, Mesh),
 	}
 }
 
@@ -182,7 +182,7 @@ func programTime() trial {
 	row := figureOf("bpf-ns", "ns", "BPF time per new connection at both ends, statistics' own cost included", metricBPF, 2500)
 	source := row
 	source.ID, source.Variant, source.What = "bpf-ns-source-on", "bpf-ns", row.What+", sources checked"
-	source.samples = direct(metricBPF, checked)
+	source.samples = direct(metricBPF, Checked)
 	return trial{name: "bpf-ns", rows: []Row{row, source},
 		run: func(ctx context.Context, s *session, name string) (Series, error) { return s.programTime(ctx, name) }}
 }

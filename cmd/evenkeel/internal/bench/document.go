@@ -3,6 +3,8 @@
 package bench
 
 import (
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/sample"
@@ -85,3 +87,19 @@ type Machine struct {
 	// MTU is that of all links of the labs, in bytes.
 	MTU int `json:"mtu"`
 }
+
+// Figure shows as many digits of a value as mean something.
+func Figure(v float64, unit string) string {
+	digits := 3
+	switch abs := math.Abs(v); {
+	case unit == unitRatio:
+	case abs >= 100:
+		digits = 0
+	case abs >= 10:
+		digits = 1
+	}
+	return fmt.Sprintf("%.*f", digits, v)
+}
+
+// unitRatio is the unit of what has none.
+const unitRatio = "ratio"

@@ -112,7 +112,7 @@ func (s *session) sync(ctx context.Context, trial, what string, of Scale) (Serie
 		}
 		return map[string]float64{metricSeconds: r.Seconds, metricWrites: float64(r.Writes)}, used, nil
 	}
-	return s.time(ctx, trial, []arm{{mesh, block}}, s.effort.starts)
+	return s.time(ctx, trial, []arm{{Mesh, block}}, s.effort.starts)
 }
 
 // restart takes the time of a restart at which nothing has changed. A single map write is a failure, whatever the time.
@@ -132,7 +132,7 @@ func (s *session) restart(ctx context.Context, trial string, of Scale) (series S
 		}
 		return map[string]float64{metricSeconds: r.Seconds, metricWrites: float64(r.Writes)}, used, err
 	}
-	return s.time(ctx, trial, []arm{{mesh, block}}, s.effort.starts)
+	return s.time(ctx, trial, []arm{{Mesh, block}}, s.effort.starts)
 }
 
 // change takes the time of single changes, in batches of which each is a round.
@@ -167,7 +167,7 @@ func (s *session) change(ctx context.Context, trial string, of Scale) (series Se
 			metricWrites: float64(r.Writes) / float64(len(r.Took)),
 		}, after - before, err
 	}
-	return s.time(ctx, trial, []arm{{mesh, block}}, s.effort.batches)
+	return s.time(ctx, trial, []arm{{Mesh, block}}, s.effort.batches)
 }
 
 // changer is a process of stopwatch.Change.

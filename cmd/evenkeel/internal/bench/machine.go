@@ -4,6 +4,7 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -98,6 +99,32 @@ func readUsage() (usage, error) {
 	}
 	u.own, err = load.CPUTime(0)
 	return u, err
+}
+
+// awaitQuiet waits until others leave the machine alone, or patience has run out. Work comes in bursts, and a round that
+// is begun within one is lost.
+func (s *session) awaitQuiet(ctx context.Context, trial string) error {
+	const look = 300 * time.Millisecond
+	for s.patience > 0 {
+		begin := time.Now()
+		before, err := readUsage()
+		if err != nil {
+			return err
+		}
+		if err := pause(ctx, look); err != nil {
+			return err
+		}
+		after, err := readUsage()
+		if err != nil {
+			return err
+		}
+		s.patience -= time.Since(begin)
+		if after.disturbed(before, 0) == "" {
+			return nil
+		}
+		s.progress(trial+": the machine is busy, waiting", 0, 0)
+	}
+	return nil
 }
 
 // Above these shares of the machine a measurement is void.

@@ -19,13 +19,13 @@ type arm struct {
 	block func(context.Context) (map[string]float64, time.Duration, error)
 }
 
-// The arms. plain is what ratios are to; again is the same in other pods.
+// The arms. Plain is what ratios are to; Again is the same in other pods.
 const (
-	plain   = "no mesh"
-	again   = "no mesh again"
-	mesh    = "evenkeel"
-	checked = "evenkeel, source check"
-	nat     = "nftables NAT"
+	Plain   = "no mesh"
+	Again   = "no mesh again"
+	Mesh    = "evenkeel"
+	Checked = "evenkeel, source check"
+	NAT     = "nftables NAT"
 )
 
 // rotation returns the order of n arms in a round: rotated by one each round, and reversed every other cycle, so that
@@ -67,6 +67,9 @@ func (s *session) rounds(ctx context.Context, trial string, arms []arm, want int
 			return series, err
 		case disturbed != "" && undisturbed:
 			bad, why = append(bad, results), disturbed
+			if err := s.awaitQuiet(ctx, trial); err != nil {
+				return series, err
+			}
 		default:
 			good = append(good, results)
 		}
@@ -130,10 +133,10 @@ const maxLeave = 0.02
 func (s *Series) gates(seed uint64) []Gate {
 	var gates []Gate
 	for _, metric := range slices.Sorted(maps.Keys(s.Values)) {
-		if len(s.of(metric, plain)) == 0 || len(s.of(metric, again)) == 0 {
+		if len(s.of(metric, Plain)) == 0 || len(s.of(metric, Again)) == 0 {
 			continue
 		}
-		i := sample.Median(sample.Ratios(s.of(metric, again), s.of(metric, plain)), seed)
+		i := sample.Median(sample.Ratios(s.of(metric, Again), s.of(metric, Plain)), seed)
 		gates = append(gates, Gate{
 			Trial: s.Trial, Metric: metric, Rows: []string{}, Value: i.Value, Low: i.Low, High: i.High,
 			OK: i.Low >= 1-maxLeave && i.High <= 1+maxLeave,

@@ -28,12 +28,17 @@ type Options struct {
 	// Quick measures less of each: the same rows, wider intervals.
 	Quick bool
 	Seed  uint64
+	// Patience is how long to wait, in all, for others to leave the machine alone.
+	Patience time.Duration
+	// Rounds, if not 0, is how many of everything; Services how many mesh and NAT know while there is traffic. Both are
+	// for tests of the benchmark itself.
+	Rounds, Services int
 	// Control makes one measurement wrong on purpose.
 	Control Control
 	// Progress is told how far a trial has come; total is 0 where there is nothing to count.
 	Progress func(trial string, done, total int)
 	// Done is told each row when it is known.
-	Done func(Row, Result)
+	Done func(Result)
 }
 
 // Control is something that must be noticed.
@@ -75,9 +80,11 @@ var (
 type session struct {
 	Options
 	effort       effort
+	scale        Scale // of what mesh and NAT know while there is traffic
 	cpus         int
-	dir          string // for files, removed at the end
-	binary, load string // copies of what is measured
+	patience     time.Duration // what is left of it
+	dir          string        // for files, removed at the end
+	binary, load string        // copies of what is measured
 	files        map[Scale]string
 
 	kernelThreads []int
@@ -102,9 +109,19 @@ func Run(ctx context.Context, o Options) (d *Document, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the benchmark makes network namespaces and loads BPF programs: run it as root")
 	}
-	s := &session{Options: o, effort: fullEffort, cpus: runtime.NumCPU(), files: map[Scale]string{}}
+	s := &session{Options: o, effort: fullEffort, cpus: runtime.NumCPU(), files: map[Scale]string{},
+		patience: o.Patience}
 	if o.Quick {
 		s.effort = quickEffort
+	}
+	s.scale = trafficScale
+	if o.Services > 0 {
+		s.scale.Services = o.Services
+	}
+	if n := o.Rounds; n > 0 {
+		e := &s.effort
+		e.rounds, e.starts, e.agents, e.batches, e.windows = n, n, n, n, n
+		e.changes, e.block, e.window = 10, 50*time.Millisecond, 200*time.Millisecond
 	}
 	d = &Document{
 		Version: Version, Release: o.Release, Started: time.Now().UTC().Truncate(time.Second), Quick: o.Quick, Seed: o.Seed,
@@ -207,7 +224,7 @@ func (s *session) measure(ctx context.Context, t trial, d *Document) error {
 		}
 		d.Rows = append(d.Rows, result)
 		if s.Done != nil {
-			s.Done(row, result)
+			s.Done(result)
 		}
 	}
 	return nil

@@ -44,7 +44,7 @@ var firstPair = netip.MustParseAddr("10.95.0.1")
 // The servers of a pair, on the same port in the pod and at the service.
 var ports = map[string]uint16{"serve-one": 7001, "serve-many": 7002, "serve-http": 7003}
 
-// trafficScale is what mesh and NAT know while there is traffic, beside the pairs.
+// trafficScale is what mesh and NAT know while there is traffic, beside the pairs, if a test does not want less.
 var trafficScale = Scale{Services: 10_000, Endpoints: 10}
 
 // newSite builds a lab without an agent.
@@ -99,7 +99,7 @@ func (s *session) natSite(ctx context.Context) (*site, error) {
 		if err != nil {
 			return nil, fmt.Errorf("build pods behind NAT: %w", err)
 		}
-		if err := natrules.Install(at.lab.Node(nodeName).Netns, natServices(at)); err != nil {
+		if err := natrules.Install(at.lab.Node(nodeName).Netns, s.natServices(at)); err != nil {
 			return nil, err
 		}
 		s.nat = at
@@ -108,16 +108,16 @@ func (s *session) natSite(ctx context.Context) (*site, error) {
 }
 
 // natServices are the same as the mesh has.
-func natServices(at *site) []natrules.Service {
+func (s *session) natServices(at *site) []natrules.Service {
 	var all []natrules.Service
-	for i := range trafficScale.Services {
+	for i := range s.scale.Services {
 		service := natrules.Service{
 			Address:  netip.AddrPortFrom(nth(firstService, i), servicePort),
 			Protocol: unix.IPPROTO_UDP,
 		}
-		for j := range trafficScale.Endpoints {
+		for j := range s.scale.Endpoints {
 			service.Endpoints = append(service.Endpoints,
-				netip.AddrPortFrom(nth(firstEndpoint, i*trafficScale.Endpoints+j), endpointPort))
+				netip.AddrPortFrom(nth(firstEndpoint, i*s.scale.Endpoints+j), endpointPort))
 		}
 		all = append(all, service)
 	}
@@ -152,7 +152,7 @@ func (s *session) newMeshSite(ctx context.Context) (*site, error) {
 		return nil, err
 	}
 	manifests := at.lab.Info().Manifests
-	if err := trafficScale.writeFile(filepath.Join(manifests, "cluster.yaml")); err != nil {
+	if err := s.scale.writeFile(filepath.Join(manifests, "cluster.yaml")); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(manifests, "pairs.yaml"), at.pairManifests(), 0o644); err != nil {

@@ -85,13 +85,13 @@ func (s *session) compared(ctx context.Context, c conditions, withNAT bool) (nam
 		pair    int
 		service bool
 	}{
-		{plain, s.plainSite, 0, false},
-		{again, s.plainSite, 1, false},
-		{nat, s.natSite, 0, true},
-		{mesh, s.meshSite, 0, true},
-		{checked, s.meshSite, 1, true},
+		{Plain, s.plainSite, 0, false},
+		{Again, s.plainSite, 1, false},
+		{NAT, s.natSite, 0, true},
+		{Mesh, s.meshSite, 0, true},
+		{Checked, s.meshSite, 1, true},
 	} {
-		if a.name == nat && !withNAT {
+		if a.name == NAT && !withNAT {
 			continue
 		}
 		at, err := a.site(ctx)
@@ -155,15 +155,15 @@ func (s *session) connectCost(ctx context.Context, trial string) (series Series,
 	defer func() { err = errors.Join(err, closeLinks(links)) }()
 	var arms []arm
 	for _, name := range names {
-		if name == checked { // no packet is sent: there is nothing to check
+		if name == Checked { // no packet is sent: there is nothing to check
 			continue
 		}
 		l := links[name]
 		order := load.Block{
 			To: netip.AddrPortFrom(firstEndpoint, endpointPort), Seed: s.Seed,
-			Addresses: trafficScale.Services, Charged: l.charged, Duration: s.effort.block / 2, Handicap: s.handicap(name),
+			Addresses: s.scale.Services, Charged: l.charged, Duration: s.effort.block / 2, Handicap: s.handicap(name),
 		}
-		if name == mesh {
+		if name == Mesh {
 			order.To = netip.AddrPortFrom(firstService, servicePort)
 		}
 		arms = append(arms, arm{name: name, block: func(context.Context) (map[string]float64, time.Duration, error) {
@@ -190,7 +190,7 @@ func (s *session) connectCost(ctx context.Context, trial string) (series Series,
 
 // handicap is what a control wastes in each operation of an arm.
 func (s *session) handicap(name string) time.Duration {
-	if s.Control == SlowAgain && name == again || s.Control == SlowMesh && (name == mesh || name == checked) {
+	if s.Control == SlowAgain && name == Again || s.Control == SlowMesh && (name == Mesh || name == Checked) {
 		return 10 * time.Microsecond
 	}
 	return 0

@@ -166,7 +166,6 @@ func SyncMemory(ctx context.Context, o Options) (r Result, err error) {
 		return r, err
 	}
 	r.Seconds, r.Writes = time.Since(begin).Seconds(), m.writes()
-	documents = nil
 	defer runtime.KeepAlive(state)
 	return r, errors.Join(stop(), m.check(services))
 }
@@ -275,7 +274,6 @@ func Change(ctx context.Context, o Options, in io.Reader, out io.Writer) (err er
 	if err != nil {
 		return err
 	}
-	documents = nil
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, stop := context.WithCancel(ctx)
 	group.Go(func() error { return ignoreCancel(ctx, m.engine.Run(ctx)) })
