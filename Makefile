@@ -11,11 +11,11 @@ PROCS ?= 2
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e chaos bench generate lint fmt clean need-go need-clang need-kernel
+.PHONY: help build demo test unit e2e chaos bench microbench generate lint fmt clean need-go need-clang need-kernel
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: need-go ## bin/evenkeel, bin/evenkeel-chaos
+build: need-go ## bin/evenkeel, bin/evenkeel-chaos, bin/evenkeel-load
 	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
 
 demo: build ## watch two nodes serve while their agents are killed; under two minutes

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -89,6 +90,7 @@ goes to the directory --dir.`,
 	for _, hidden := range []string{"control", "rounds", "services"} {
 		cobra.CheckErr(p.MarkHidden(hidden))
 	}
+	mustComplete(c, "only", completeRows)
 	c.AddCommand(newBenchNodeCommand(e))
 	o.flag(c)
 	return c
@@ -161,6 +163,16 @@ func readBench(path string) (*bench.Document, error) {
 		return nil, fmt.Errorf("read results of %s: version %q, only %s is known", path, d.Version, bench.Version)
 	}
 	return &d, nil
+}
+
+// completeRows offers ids, the last of several separated by commas.
+func completeRows(_ *cobra.Command, _ []string, begin string) ([]string, cobra.ShellCompDirective) {
+	before := begin[:strings.LastIndexByte(begin, ',')+1]
+	var all []string
+	for _, r := range bench.Rows() {
+		all = append(all, before+r.ID+"\t"+r.What)
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 // findBinaries finds the two programs that are measured.
