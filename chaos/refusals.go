@@ -147,7 +147,7 @@ var _ = Describe("Flows through the mesh", Label("tier:smoke"), Ordered, Continu
 
 	watched := func(ctx SpecContext, lab *netsim.Lab, flows []flow.Spec) *record.Report {
 		GinkgoHelper()
-		r := newRun()
+		r := newRun("mesh")
 		r.serve(ctx, lab.Pod("near"))
 		r.serve(ctx, lab.Pod("far"))
 		r.serve(ctx, lab.Pod("catch-all"))
@@ -158,7 +158,7 @@ var _ = Describe("Flows through the mesh", Label("tier:smoke"), Ordered, Continu
 	}
 
 	It("are intact, and what must be refused is refused", func(ctx SpecContext) {
-		lab := newMeshLab(ctx, binary("evenkeel"))
+		lab := newMeshLab(ctx, evenkeel())
 		report := watched(ctx, lab, append(everyKind(), refused()...))
 		for _, d := range report.Details {
 			Expect(d.Verdict).NotTo(Equal(record.Broken), "%+v", d)
@@ -166,7 +166,7 @@ var _ = Describe("Flows through the mesh", Label("tier:smoke"), Ordered, Continu
 		Expect(report.WrongVerdicts).To(BeZero())
 	}, limit)
 
-	It("are caught where a build lets a miss pass", Label("control"), func(ctx SpecContext) {
+	It("are caught where a build lets a miss pass", Label("build:control"), func(ctx SpecContext) {
 		lab := newMeshLab(ctx, binary("control/miss_passes/evenkeel"))
 		report := watched(ctx, lab, refused())
 		Expect(report.Details).To(HaveLen(len(refused())))

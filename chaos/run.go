@@ -8,39 +8,48 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/evenkeel/evenkeel/chaos/result"
 	"github.com/evenkeel/evenkeel/netsim/flow"
 	"github.com/evenkeel/evenkeel/netsim/flow/record"
 	"github.com/evenkeel/evenkeel/netsim/flow/tamper"
 )
 
-// run is one run of flows: their processes, what they record, and the phases. The processes end with the spec at the
-// latest, but not by its context, which would kill them; if the suite is killed they end by themselves.
+// run is one run of flows: their processes, what they record, the phases and the faults. The processes end with the
+// spec at the latest, but not by its context, which would kill them; if the suite is killed they end by themselves.
 type run struct {
+	*result.Run
 	dir     string
 	clients []*flow.Client
-	phases  []record.Phase
 	// files are the recordings.
 	files []string
 }
 
 // newRun begins a run; it is judged by judge. What a failed spec recorded stays, and its report says where.
-func newRun() *run {
+func newRun(name string) *run {
 	GinkgoHelper()
 	dir, err := os.MkdirTemp("", "evenkeel-chaos-")
 	Expect(err).NotTo(HaveOccurred())
+	r := &run{dir: dir, files: []string{filepath.Join(dir, "phases.ndjson")},
+		Run: &result.Run{Name: name, Wall: time.Now(), Start: record.Now()}}
+	found.Runs = append(found.Runs, r.Run)
 	DeferCleanup(func() {
+		if r.End == 0 {
+			r.End = record.Now()
+		}
 		if CurrentSpecReport().Failed() {
+			r.Recordings = dir
 			AddReportEntry("recordings", "evenkeel-chaos judge "+filepath.Join(dir, "*.ndjson"))
 			return
 		}
 		Expect(os.RemoveAll(dir)).To(Succeed())
 	})
-	return &run{dir: dir, files: []string{filepath.Join(dir, "phases.ndjson")}}
+	return r
 }
 
 // file returns where a process of the run records.
@@ -53,7 +62,7 @@ func (r *run) file(what string) string {
 // serve starts a server in a place.
 func (r *run) serve(ctx SpecContext, where flow.Place) *flow.Server {
 	GinkgoHelper()
-	s, err := flow.StartServer(context.WithoutCancel(ctx), where, binary("evenkeel-chaos"), r.file("server"))
+	s, err := flow.StartServer(context.WithoutCancel(ctx), where, instrument(), r.file("server"))
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(s.Stop)
 	return s
@@ -62,8 +71,8 @@ func (r *run) serve(ctx SpecContext, where flow.Place) *flow.Server {
 // relay starts a relay in a place.
 func (r *run) relay(ctx SpecContext, where flow.Place, to netip.Addr) *tamper.Relay {
 	GinkgoHelper()
-	t, err := tamper.Start(context.WithoutCancel(ctx), where, binary("evenkeel-chaos"), r.file("relay"), to,
-		uint64(GinkgoRandomSeed()))
+	t, err := tamper.Start(context.WithoutCancel(ctx), where, instrument(), r.file("relay"), to,
+		seed())
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(t.Stop)
 	return t
@@ -72,7 +81,7 @@ func (r *run) relay(ctx SpecContext, where flow.Place, to netip.Addr) *tamper.Re
 // watch starts the flows of a plan in a place, and returns when all are established.
 func (r *run) watch(ctx SpecContext, where flow.Place, plan *flow.Plan) {
 	GinkgoHelper()
-	client, err := flow.StartClient(context.WithoutCancel(ctx), where, binary("evenkeel-chaos"), plan, r.file("client"))
+	client, err := flow.StartClient(context.WithoutCancel(ctx), where, instrument(), plan, r.file("client"))
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(client.Stop) // where the spec did not come to that
 	r.clients = append(r.clients, client)
@@ -82,13 +91,13 @@ func (r *run) watch(ctx SpecContext, where flow.Place, plan *flow.Plan) {
 func (r *run) mark(t int64, p record.Phase) {
 	GinkgoHelper()
 	p.Time = t
-	r.phases = append(r.phases, p)
+	r.Phases = append(r.Phases, p)
 	file, err := os.Create(r.files[0])
 	Expect(err).NotTo(HaveOccurred())
 	defer file.Close()
 	w := record.NewWriter(file, "suite", "")
-	for i := range r.phases {
-		w.Write(&r.phases[i])
+	for i := range r.Phases {
+		w.Write(&r.Phases[i])
 	}
 	Expect(w.Finish()).To(Succeed())
 }
@@ -107,7 +116,7 @@ func (r *run) quiet(ctx SpecContext, what string) (budget time.Duration) {
 		during(ctx, time.Second)
 		r.flush() // and end
 		to := record.Now()
-		r.phases = nil
+		r.Phases = nil
 		r.mark(from, record.Phase{Name: "without a fault", FaultFree: true})
 		r.mark(to, record.Phase{Name: what})
 		var err error
@@ -143,7 +152,13 @@ func (r *run) judge() *record.Report {
 	for _, c := range r.clients {
 		Expect(c.Stop()).To(Succeed())
 	}
-	report, err := record.JudgeFiles(r.files...)
+	r.End = record.Now()
+	var err error
+	r.Report, err = record.JudgeFiles(r.files...)
 	Expect(err).NotTo(HaveOccurred())
-	return report
+	Expect(r.Draw(r.files...)).To(Succeed())
+	if r.Report.Void {
+		evidence("void", r.Name+": "+strings.Join(r.Report.VoidReasons, "; "))
+	}
+	return r.Report
 }

@@ -48,7 +48,8 @@ var _ = Describe("Sensitivity", Label("tier:pr"), Ordered, ContinueOnFailure, fu
 		GinkgoHelper()
 		const tries = 5
 		for range tries {
-			r := newRun()
+			r := newRun(what)
+			r.Control = what != "nothing"
 			var relays []*tamper.Relay
 			var end []func() error
 			for _, place := range places {
@@ -64,7 +65,7 @@ var _ = Describe("Sensitivity", Label("tier:pr"), Ordered, ContinueOnFailure, fu
 			if !report.Void {
 				return report
 			}
-			AddReportEntry("void", strings.Join(report.VoidReasons, "; "))
+			r.Discarded = true
 		}
 		Fail("the machine is too busy: every run was void")
 		return nil
@@ -106,20 +107,21 @@ var _ = Describe("Sensitivity", Label("tier:pr"), Ordered, ContinueOnFailure, fu
 	// caught checks that every victim has the verdict, and that all others are intact.
 	caught := func(report *record.Report, n int, want record.Verdict, reasons ...record.Reason) {
 		GinkgoHelper()
-		found := 0
+		victims := 0
 		for _, d := range report.Details {
 			if !strings.HasPrefix(d.Name, "victim") {
 				Expect(d.Verdict).To(Equal(record.Intact), "false alarm: %+v", d)
 				continue
 			}
-			found++
+			victims++
 			Expect(d.Verdict).To(Equal(want), "%+v", d)
 			if want == record.Broken {
 				Expect(reasons).To(ContainElement(d.Reason), "%+v", d)
 			}
 		}
-		Expect(found).To(Equal(n))
-		AddReportEntry("caught", fmt.Sprintf("%d of %d, %d bystanders intact", found, n, len(report.Details)-found))
+		Expect(victims).To(Equal(n))
+		figure("caught", float64(victims), "")
+		figure("bystanders intact", float64(len(report.Details)-victims), "")
 	}
 
 	DescribeTable("finds", func(ctx SpecContext, wrong tamper.Wrong, kind string, want record.Verdict,

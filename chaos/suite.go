@@ -12,17 +12,40 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/evenkeel/evenkeel/chaos/result"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
-// Binaries is the directory of evenkeel and evenkeel-chaos. Whoever runs the suites sets it before.
-var Binaries = "../bin"
+// binary is a program of this project.
+func binary(name string) string { return filepath.Join(config.Binaries, name) }
 
-func binary(name string) string {
-	GinkgoHelper()
-	path, err := filepath.Abs(filepath.Join(Binaries, name))
-	Expect(err).NotTo(HaveOccurred())
-	return path
+// found is the result of the spec that runs.
+var found *result.Result
+
+// Each spec has a result from its beginning, so that one that fails shows what there is by then.
+var _ = BeforeEach(func() {
+	found = &result.Result{Version: result.Version, Dataplane: config.Dataplane, Seed: seed()}
+	AddReportEntry(result.Entry, found, ReportEntryVisibilityNever)
+})
+
+// seed decides what the spec draws.
+func seed() uint64 {
+	if config.Seed != 0 {
+		return config.Seed
+	}
+	return uint64(GinkgoRandomSeed())
+}
+
+// figure notes a number that a spec has measured or counted.
+func figure(name string, value float64, unit string) {
+	found.Figures = append(found.Figures, result.Figure{Name: name, Value: value, Unit: unit})
+	AddReportEntry(name, fmt.Sprintf("%.5g %s", value, unit), ReportEntryVisibilityFailureOrVerbose)
+}
+
+// evidence notes a text that somebody will want to read.
+func evidence(name, text string) {
+	found.Evidence = append(found.Evidence, result.Evidence{Name: name, Text: text})
+	AddReportEntry(name, text, ReportEntryVisibilityFailureOrVerbose)
 }
 
 var _ = BeforeSuite(func() {
@@ -32,8 +55,8 @@ var _ = BeforeSuite(func() {
 		}
 		Skip("network namespaces and cgroups need root: run make chaos")
 	}
-	for _, name := range []string{"evenkeel", "evenkeel-chaos"} {
-		Expect(binary(name)).To(BeAnExistingFile(), "run make chaos")
+	for _, path := range []string{evenkeel(), instrument()} {
+		Expect(path).To(BeAnExistingFile(), "run make chaos")
 	}
 })
 
@@ -44,7 +67,7 @@ var labs atomic.Int32
 // or spec that made it ends.
 func newLab(ctx SpecContext, spec string) *netsim.Lab {
 	GinkgoHelper()
-	return newLabOf(ctx, binary("evenkeel"), spec)
+	return newLabOf(ctx, evenkeel(), spec)
 }
 
 // newLabOf is newLab with agents and commands of another build.

@@ -15,9 +15,13 @@ import (
 func init() { runtime.LockOSThread() }
 
 func TestChaos(t *testing.T) {
-	if dir := os.Getenv("EVENKEEL_BIN"); dir != "" {
-		Binaries = dir
-	}
 	RegisterFailHandler(Fail)
+	dir := os.Getenv("EVENKEEL_BIN")
+	if dir == "" {
+		dir = "../bin"
+	}
+	if err := Configure(Config{Binaries: dir}); err != nil {
+		t.Fatal(err)
+	}
 	RunSpecs(t, "chaos")
 }
