@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,17 +15,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 	"github.com/evenkeel/evenkeel/netsim/fault"
 	"github.com/evenkeel/evenkeel/netsim/fault/supervisor"
 )
 
-func newFaultCommand(e env) *cobra.Command {
+func newFaultCommand(e command.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "fault",
 		Short: "Break something in a lab, and put it right again",
-		Args:  cobra.ArbitraryArgs,
-		RunE:  helpOrUnknown,
 	}
 	c.AddCommand(newFaultListCommand(e), newFaultInjectCommand(e), newFaultTraceCommand(e), &cobra.Command{
 		Use:                "process",
@@ -35,7 +33,7 @@ func newFaultCommand(e env) *cobra.Command {
 		DisableFlagParsing: true,
 		RunE:               func(c *cobra.Command, args []string) error { return fault.Main(c.Context(), args) },
 	})
-	return c
+	return command.Group(c)
 }
 
 // faultProcess leads to fault.Main.
@@ -47,23 +45,23 @@ func faultProcess() ([]string, error) {
 	return []string{self, "fault", "process"}, nil
 }
 
-func newFaultListCommand(e env) *cobra.Command {
-	var form string
+func newFaultListCommand(e command.Env) *cobra.Command {
+	var o command.Output
 	c := &cobra.Command{
 		Use:   "ls",
 		Short: "List the faults that there are",
-		Args:  noArgs,
+		Args:  command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			switch form {
-			case "json":
-				return printKindsJSON(e.stdout)
-			case "table":
-				return printKinds(e.stdout)
+			if err := o.Check(c); err != nil {
+				return err
 			}
-			return usage(c, fmt.Errorf("--output %q: table and json are known", form))
+			if o == "json" {
+				return printKindsJSON(e.Stdout)
+			}
+			return printKinds(e.Stdout)
 		},
 	}
-	c.Flags().StringVarP(&form, "output", "o", "table", "form of the output: table or json")
+	o.Flag(c)
 	return c
 }
 
@@ -108,13 +106,7 @@ func printKindsJSON(w io.Writer) error {
 		}
 		kinds = append(kinds, one)
 	}
-	return printJSON(w, kinds)
-}
-
-func printJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
+	return command.JSON(w, kinds)
 }
 
 // labFlags say which lab is meant.
@@ -151,7 +143,7 @@ func (l *labFlags) open() (fault.Environment, error) {
 	return fault.Environment{Lab: lab, Binary: l.binary, Self: self}, nil
 }
 
-func newFaultInjectCommand(e env) *cobra.Command {
+func newFaultInjectCommand(e command.Env) *cobra.Command {
 	var lab labFlags
 	var lasts time.Duration
 	c := &cobra.Command{
@@ -175,7 +167,7 @@ Ends with 0 if the fault has bitten and is healed, with 1 if it did nothing or c
 			}
 			spec, err := fault.ParseSpec(strings.Join(args, " "))
 			if err != nil {
-				return usage(c, err)
+				return command.Usage(c, err)
 			}
 			env, err := lab.open()
 			if err != nil {
@@ -183,9 +175,9 @@ Ends with 0 if the fault has bitten and is healed, with 1 if it did nothing or c
 			}
 			f, err := env.Build(spec)
 			if err != nil {
-				return usage(c, err)
+				return command.Usage(c, err)
 			}
-			return injectFault(c.Context(), e.stderr, env, f, lasts)
+			return injectFault(c.Context(), e.Stderr, env, f, lasts)
 		},
 	}
 	lab.add(c)
@@ -224,9 +216,9 @@ func injectFault(ctx context.Context, w io.Writer, env fault.Environment, f faul
 	return errors.Join(err, heal(healing))
 }
 
-func newFaultTraceCommand(e env) *cobra.Command {
+func newFaultTraceCommand(e command.Env) *cobra.Command {
 	var lab labFlags
-	var form string
+	var o command.Output
 	c := &cobra.Command{
 		Use:   "trace agent/NODE",
 		Short: "Start an agent again and list the system calls of it that leave something behind",
@@ -237,11 +229,11 @@ The texts are those that kill-at, stop-at and wedge-at take for call=. {pins}, {
 places of the lab.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if form != "table" && form != "json" {
-				return usage(c, fmt.Errorf("--output %q: table and json are known", form))
+			if err := o.Check(c); err != nil {
+				return err
 			}
 			if len(args) != 1 || !strings.HasPrefix(args[0], "agent/") {
-				return usage(c, errors.New("it needs one agent: agent/NODE"))
+				return command.Usage(c, errors.New("it needs one agent: agent/NODE"))
 			}
 			env, err := lab.open()
 			if err != nil {
@@ -252,14 +244,14 @@ places of the lab.`,
 			if err != nil {
 				return err
 			}
-			if form == "json" {
-				return printJSON(e.stdout, calls)
+			if o == "json" {
+				return command.JSON(e.Stdout, calls)
 			}
-			return printCalls(e.stdout, calls)
+			return printCalls(e.Stdout, calls)
 		},
 	}
 	lab.add(c)
-	c.Flags().StringVarP(&form, "output", "o", "table", "form of the output: table or json")
+	o.Flag(c)
 	return c
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim/flow"
 	"github.com/evenkeel/evenkeel/netsim/flow/tamper"
 )
@@ -18,18 +19,16 @@ func newFlowCommand() *cobra.Command {
 		Use:    "flow",
 		Short:  "The two ends of counted flows",
 		Hidden: true,
-		Args:   cobra.ArbitraryArgs,
-		RunE:   helpOrUnknown,
 	}
 	c.AddCommand(newFlowClientCommand(), newFlowServerCommand(), newFlowRelayCommand())
-	return c
+	return command.Group(c)
 }
 
 func newFlowClientCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "client < PLAN",
 		Short: "Run the flows of a plan, the first line of standard input, and record them until that ends",
-		Args:  noArgs,
+		Args:  command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			scheduling := flow.Prefer()
 			in, out := flow.Streams()
@@ -42,7 +41,7 @@ func newFlowServerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "server",
 		Short: "Answer flows of every kind until standard input ends",
-		Args:  noArgs,
+		Args:  command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			scheduling := flow.Prefer()
 			in, out := flow.Streams()
@@ -57,11 +56,11 @@ func newFlowRelayCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "relay --to ADDRESS",
 		Short: "Pass flows on, and do the wrong that standard input orders to each: the control of the judge",
-		Args:  noArgs,
+		Args:  command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			to, err := netip.ParseAddr(address)
 			if err != nil {
-				return usage(c, fmt.Errorf("--to %q: %w", address, err))
+				return command.Usage(c, fmt.Errorf("--to %q: %w", address, err))
 			}
 			scheduling := flow.Prefer()
 			in, out := flow.Streams()

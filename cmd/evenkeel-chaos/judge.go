@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,11 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim/flow/record"
 )
 
-func newJudgeCommand(e env) *cobra.Command {
-	var form string
+func newJudgeCommand(e command.Env) *cobra.Command {
+	var o command.Output
 	var all bool
 	c := &cobra.Command{
 		Use:   "judge FILE…",
@@ -32,34 +32,32 @@ budget exceeds its limit (20 ms, 50 ms for upgrades) is void: the machine was to
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usage(c, errors.New("it needs a recording"))
+				return command.Usage(c, errors.New("it needs a recording"))
 			}
-			if form != "table" && form != "json" {
-				return usage(c, fmt.Errorf("--output %q: table and json are known", form))
+			if err := o.Check(c); err != nil {
+				return err
 			}
 			report, err := record.JudgeFiles(args...)
 			if err != nil {
 				return fmt.Errorf("judge: %w", err)
 			}
-			if err := printReport(e.stdout, report, form, all); err != nil {
+			if err := printReport(e.Stdout, report, o, all); err != nil {
 				return fmt.Errorf("print: %w", err)
 			}
 			if report.Verdict != record.Passed {
-				return exitError(1)
+				return command.Exit(1)
 			}
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&form, "output", "o", "table", "form of the output: table or json")
+	o.Flag(c)
 	c.Flags().BoolVarP(&all, "all", "a", false, "list intact flows, too (json always does)")
 	return c
 }
 
-func printReport(w io.Writer, r *record.Report, form string, all bool) error {
-	if form == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(r)
+func printReport(w io.Writer, r *record.Report, o command.Output, all bool) error {
+	if o == "json" {
+		return command.JSON(w, r)
 	}
 	fmt.Fprintf(w, "%s: %d flows intact, %d stalled, %d broken; %d probes, %d attempts wrong\n", r.Verdict, r.Flows.Intact,
 		r.Flows.Stalled, r.Flows.Broken, r.Probes, r.WrongVerdicts)

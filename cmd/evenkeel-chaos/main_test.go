@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim/flow/record"
 )
 
@@ -18,7 +19,7 @@ import (
 func chaos(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = run(t.Context(), env{strings.NewReader(""), &out, &err}, args)
+	code = command.Run(t.Context(), newRootCommand, command.Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &err}, args)
 	return code, out.String(), err.String()
 }
 
@@ -84,7 +85,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"judge --frobnicate":  "unknown flag",
 		"flow relay --to x":   `--to "x"`,
 		"flow cleint":         "did you mean client",
-		"flow client nothing": `not "nothing"`,
+		"flow client nothing": `"nothing" is one too many`,
 	} {
 		code, _, text := chaos(t, strings.Fields(line)...)
 		if code != 2 || !strings.Contains(text, want) || !strings.Contains(text, "--help'") {

@@ -16,9 +16,10 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/agent"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/metrics"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
-func newAgentCommand(e env) *cobra.Command {
+func newAgentCommand(e command.Env) *cobra.Command {
 	o := agent.Options{Sizes: bpf.DefaultSizes()}
 	level, format, sourceCheck := "info", "text", true
 	c := &cobra.Command{
@@ -36,17 +37,17 @@ address of the metrics.`,
 		Example: `  evenkeel agent --node $(hostname) --source /etc/evenkeel/manifests
   evenkeel agent --node n1 --source web.yaml --log-format json --metrics 127.0.0.1:15090
   evenkeel agent --node n1 --source /etc/evenkeel --take-over   # the running one hangs`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Node == "" || len(o.Sources) == 0 {
-				return usage(c, errors.New("--node and --source are needed"))
+				return command.Usage(c, errors.New("--node and --source are needed"))
 			}
 			if err := cleanSources(o.Sources); err != nil {
-				return usage(c, err)
+				return command.Usage(c, err)
 			}
-			log, err := newLog(e.stderr, level, format)
+			log, err := newLog(e.Stderr, level, format)
 			if err != nil {
-				return usage(c, err)
+				return command.Usage(c, err)
 			}
 			if o.Cgroup == "" {
 				if o.Cgroup, err = plane.CgroupRoot(); err != nil {
@@ -54,12 +55,12 @@ address of the metrics.`,
 				}
 			}
 			if err := checkSizes(o.Sizes); err != nil {
-				return usage(c, err)
+				return command.Usage(c, err)
 			}
 			if c.Flags().Changed("source-check") {
 				o.SourceCheck = &sourceCheck
 			}
-			o.Log, o.Release, o.Notify = log, currentVersion().Release, e.getenv("NOTIFY_SOCKET")
+			o.Log, o.Release, o.Notify = log, currentVersion().Release, e.Getenv("NOTIFY_SOCKET")
 			return agent.Run(c.Context(), o)
 		},
 	}
@@ -105,31 +106,6 @@ func cleanSources(paths []string) error {
 	}
 	return nil
 }
-
-// noArgs refuses arguments as what they are: a command line that is wrong.
-func noArgs(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usage(c, fmt.Errorf("argument %q is one too many", args[0]))
-	}
-	return nil
-}
-
-// exactly refuses another number of arguments.
-func exactly(n int) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
-			what := fmt.Sprintf("%d arguments are", n)
-			if n == 1 {
-				what = "1 argument is"
-			}
-			return usage(c, fmt.Errorf("%s needed, not %d: %s", what, len(args), c.UseLine()))
-		}
-		return nil
-	}
-}
-
-// usage says that the command line is wrong.
-func usage(c *cobra.Command, err error) error { return &usageError{command: c.CommandPath(), err: err} }
 
 // Bounds of the sizes: one of each, and what the kernel side can count in 32 bits with its reserve.
 const maxSize = 1 << 26

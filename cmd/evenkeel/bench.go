@@ -20,6 +20,7 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/page"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/sample"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
 // benchFlags are those of the benchmark.
@@ -29,9 +30,9 @@ type benchFlags struct {
 	dir, from   string
 }
 
-func newBenchCommand(e env) *cobra.Command {
+func newBenchCommand(e command.Env) *cobra.Command {
 	var f benchFlags
-	var o output
+	var o command.Output
 	c := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure what the mesh costs, against no mesh and against NAT",
@@ -49,16 +50,16 @@ goes to the directory --dir.`,
   sudo evenkeel bench --only 'connect-rate-*,nat-rate-*'
   sudo evenkeel bench --only connect-rate-c8-two-cores-bbr -o json --check
   evenkeel bench --list`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			if f.list {
-				return o.print(c, e.stdout, benchList(), printBenchList)
+				return show(c, o, e.Stdout, benchList(), printBenchList)
 			}
 			if !slices.Contains([]bench.Control{bench.NoControl, bench.SlowAgain, bench.SlowMesh}, f.Control) {
-				return usage(c, fmt.Errorf("--control %q: slow-again and slow-mesh are known", f.Control))
+				return command.Usage(c, fmt.Errorf("--control %q: slow-again and slow-mesh are known", f.Control))
 			}
 			if !c.Flags().Changed("seed") {
 				f.Seed = rand.Uint64N(1 << 32)
@@ -92,11 +93,11 @@ goes to the directory --dir.`,
 	}
 	mustComplete(c, "only", completeRows)
 	c.AddCommand(newBenchNodeCommand(e))
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
 
-func (f *benchFlags) run(c *cobra.Command, e env, o output) error {
+func (f *benchFlags) run(c *cobra.Command, e command.Env, o command.Output) error {
 	d, err := f.results(c, e, o)
 	if err != nil {
 		return err
@@ -106,20 +107,20 @@ func (f *benchFlags) run(c *cobra.Command, e env, o output) error {
 			return err
 		}
 	}
-	if err := o.print(c, e.stdout, d, func(t *table) { printBench(t, d, f.dir) }); err != nil {
+	if err := show(c, o, e.Stdout, d, func(t *table) { printBench(t, d, f.dir) }); err != nil {
 		return err
 	}
 	if code := d.Exit(); f.check && code != 0 {
-		return exitError(code)
+		return command.Exit(code)
 	}
 	return nil
 }
 
 // results measures, or reads what an earlier run has measured. With a table rows are printed as they are known.
-func (f *benchFlags) results(c *cobra.Command, e env, o output) (*bench.Document, error) {
+func (f *benchFlags) results(c *cobra.Command, e command.Env, o command.Output) (*bench.Document, error) {
 	done := func(bench.Result) {}
 	if o == "table" {
-		done = newBenchTable(e.stdout).add
+		done = newBenchTable(e.Stdout).add
 	}
 	if f.from != "" {
 		d, err := readBench(f.from)
@@ -135,7 +136,7 @@ func (f *benchFlags) results(c *cobra.Command, e env, o output) (*bench.Document
 		return nil, err
 	}
 	f.Release = currentVersion().Release
-	p := newProgress(e.stderr)
+	p := newProgress(e.Stderr)
 	f.Progress = p.show
 	f.Done = func(r bench.Result) {
 		p.clear()
@@ -145,7 +146,7 @@ func (f *benchFlags) results(c *cobra.Command, e env, o output) (*bench.Document
 	p.clear()
 	var selection *bench.SelectionError
 	if errors.As(err, &selection) {
-		return nil, usage(c, err)
+		return nil, command.Usage(c, err)
 	}
 	return d, err
 }

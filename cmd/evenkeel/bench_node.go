@@ -11,10 +11,11 @@ import (
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/stopwatch"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
 // newBenchNodeCommand is what the benchmark runs on a simulated node.
-func newBenchNodeCommand(e env) *cobra.Command {
+func newBenchNodeCommand(e command.Env) *cobra.Command {
 	o := stopwatch.Options{Sizes: bpf.DefaultSizes()}
 	functions := map[string]func(context.Context, stopwatch.Options) (stopwatch.Result, error){
 		"sync-memory": stopwatch.SyncMemory, "sync-yaml": stopwatch.SyncYAML, "restart": stopwatch.Restart,
@@ -22,23 +23,23 @@ func newBenchNodeCommand(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:    "node sync-memory|sync-yaml|restart|change",
 		Hidden: true,
-		Args:   exactly(1),
+		Args:   command.Exactly(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			if o.Log, err = newLog(e.stderr, "warn", "text"); err != nil {
+			if o.Log, err = newLog(e.Stderr, "warn", "text"); err != nil {
 				return err
 			}
 			if args[0] == "change" {
-				return stopwatch.Change(c.Context(), o, e.stdin, e.stdout)
+				return stopwatch.Change(c.Context(), o, e.Stdin, e.Stdout)
 			}
 			run := functions[args[0]]
 			if run == nil {
-				return usage(c, fmt.Errorf("no such measurement: %s", args[0]))
+				return command.Usage(c, fmt.Errorf("no such measurement: %s", args[0]))
 			}
 			r, err := run(c.Context(), o)
 			if err != nil {
 				return err
 			}
-			return json.NewEncoder(e.stdout).Encode(r)
+			return json.NewEncoder(e.Stdout).Encode(r)
 		},
 	}
 	f := c.Flags()

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
@@ -33,7 +34,7 @@ type demoOptions struct {
 	pace time.Duration
 }
 
-func newDemoCommand(e env) *cobra.Command {
+func newDemoCommand(e command.Env) *cobra.Command {
 	var o demoOptions
 	c := &cobra.Command{
 		Use:   "demo",
@@ -64,7 +65,7 @@ type demo struct {
 	clients *errgroup.Group
 }
 
-func runDemo(ctx context.Context, e env, o demoOptions) (err error) {
+func runDemo(ctx context.Context, e command.Env, o demoOptions) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("the demo makes network namespaces and loads BPF programs: run it as root, sudo evenkeel demo")
 	}
@@ -73,8 +74,8 @@ func runDemo(ctx context.Context, e env, o demoOptions) (err error) {
 		return err
 	}
 	d := &demo{view: &demoView{
-		out: e.stdout, width: func() int { return columns(e) }, start: time.Now(),
-		color: columns(e) > 0 && e.getenv("NO_COLOR") == "", // no-color.org
+		out: e.Stdout, width: func() int { return columns(e) }, start: time.Now(),
+		color: columns(e) > 0 && e.Getenv("NO_COLOR") == "", // no-color.org
 	}}
 	d.event("building two nodes, their pods and their agents")
 	d.lab, err = netsim.Up(ctx, topology, netsim.Options{Detached: o.keep})
@@ -94,7 +95,7 @@ func runDemo(ctx context.Context, e env, o demoOptions) (err error) {
 	if err := d.perform(ctx, o.pace); err != nil {
 		return err
 	}
-	return d.conclude(e.stdout, o.keep)
+	return d.conclude(e.Stdout, o.keep)
 }
 
 // perform runs the acts while the clients ask. Clients are stopped when it returns, also after an error.
@@ -225,7 +226,7 @@ func (d *demo) conclude(out io.Writer, keep bool) error {
 		return errors.New("no request was answered")
 	case failed > 0:
 		fmt.Fprintf(out, "%d of %d requests failed.\n", failed, done+failed)
-		return exitError(1)
+		return command.Exit(1)
 	}
 	fmt.Fprintf(out, "%d requests, none failed: the data plane is in the kernel, the agents only write maps.\n\n", done)
 	if keep {
@@ -256,9 +257,9 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // columns is the width of the terminal that standard output is, 0 if it is none or none that can be drawn on.
-func columns(e env) int {
-	file, ok := e.stdout.(*os.File)
-	if !ok || !isTerminal(file) || e.getenv("TERM") == "dumb" {
+func columns(e command.Env) int {
+	file, ok := e.Stdout.(*os.File)
+	if !ok || !isTerminal(file) || e.Getenv("TERM") == "dumb" {
 		return 0
 	}
 	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)

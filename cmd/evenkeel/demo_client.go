@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
 // clientReport is what a demo client prints, one JSON object per line: totals since it started.
@@ -28,7 +30,7 @@ type clientReport struct {
 }
 
 // newDemoClientCommand runs inside a pod: it asks one service over and over and reports.
-func newDemoClientCommand(e env) *cobra.Command {
+func newDemoClientCommand(e command.Env) *cobra.Command {
 	var interval time.Duration
 	c := &cobra.Command{
 		Use:    "client http|http-new|tcp|udp ADDRESS:PORT",
@@ -39,7 +41,7 @@ func newDemoClientCommand(e env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return askForever(c.Context(), e.stdout, ask, interval)
+			return askForever(c.Context(), e.Stdout, ask, interval)
 		},
 	}
 	c.Flags().DurationVar(&interval, "interval", 5*time.Millisecond, "time between two requests")

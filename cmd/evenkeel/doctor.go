@@ -7,11 +7,12 @@ import (
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/doctor"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
-func newDoctorCommand(e env) *cobra.Command {
+func newDoctorCommand(e command.Env) *cobra.Command {
 	var d doctor.Options
-	var o output
+	var o command.Output
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out whether this machine can carry the data plane",
@@ -20,27 +21,27 @@ are loaded and attached to a cgroup and a network namespace of their own, which 
 
 It exits 1 if something that is needed is missing, and says of everything what its lack costs.`,
 		Example: "  evenkeel doctor\n  evenkeel doctor -o json | jq '.checks[] | select(.ok | not)'",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			r, err := doctor.Examine(c.Context(), d)
 			if err != nil {
 				return err
 			}
-			if err := o.print(c, e.stdout, r, func(t *table) { printDoctor(t, r) }); err != nil {
+			if err := show(c, o, e.Stdout, r, func(t *table) { printDoctor(t, r) }); err != nil {
 				return err
 			}
 			if !r.OK {
-				return exitError(1)
+				return command.Exit(1)
 			}
 			return nil
 		},
 	}
 	c.Flags().StringVar(&d.Dir, "pin-dir", plane.DefaultDir, "where the data plane is, or is to be, pinned")
 	c.Flags().StringVar(&d.Cgroup, "cgroup", "", "cgroup of the pods (default: the root of cgroup2)")
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
 

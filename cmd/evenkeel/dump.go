@@ -13,11 +13,12 @@ import (
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/engine"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
-func newDumpCommand(e env) *cobra.Command {
+func newDumpCommand(e command.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "dump services|endpoints|workloads|flows",
 		Short: "List what is in the kernel",
@@ -36,30 +37,30 @@ there is nothing; what cannot be read is an error.`,
 			(*report.View).WorkloadList, printWorkloads),
 		newDumpFlows(e),
 	)
-	return group(c)
+	return command.Group(c)
 }
 
 // newDumpOf makes a command that prints a document of the agent, or one made from the pins.
-func newDumpOf[D any](e env, name, short string, ask func(*admin.Client, context.Context) (*D, error),
+func newDumpOf[D any](e command.Env, name, short string, ask func(*admin.Client, context.Context) (*D, error),
 	read func(*report.View) (*D, error), people func(*table, *D)) *cobra.Command {
 	var r reach
-	var o output
+	var o command.Output
 	c := &cobra.Command{
-		Use: name, Short: short, Args: noArgs,
+		Use: name, Short: short, Args: command.NoArgs,
 		Example: fmt.Sprintf("  evenkeel dump %s\n  evenkeel dump %s -o json", name, name),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			document, err := fromAgentOrPins(c.Context(), &r, ask, read)
 			if err != nil {
 				return err
 			}
-			return o.print(c, e.stdout, document, func(t *table) { people(t, document) })
+			return show(c, o, e.Stdout, document, func(t *table) { people(t, document) })
 		},
 	}
 	r.flags(c)
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
 
@@ -79,27 +80,27 @@ func fromAgentOrPins[D any](ctx context.Context, r *reach, ask func(*admin.Clien
 	return read(v)
 }
 
-func newDumpFlows(e env) *cobra.Command {
+func newDumpFlows(e command.Env) *cobra.Command {
 	var r reach
-	var o output
+	var o command.Output
 	c := &cobra.Command{
-		Use: "flows", Short: "List connections of workloads to services", Args: noArgs,
+		Use: "flows", Short: "List connections of workloads to services", Args: command.NoArgs,
 		Long: `List the connections of workloads to services, TCP and connected UDP, as the sockets of the clients have them: what was
 dialled, which endpoint was given, and the generation that the connection is stamped with.`,
 		Example: "  evenkeel dump flows\n  evenkeel dump flows -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			flows, err := r.flows(c.Context())
 			if err != nil {
 				return err
 			}
-			return o.print(c, e.stdout, flows, func(t *table) { printFlows(t, flows) })
+			return show(c, o, e.Stdout, flows, func(t *table) { printFlows(t, flows) })
 		},
 	}
 	r.flags(c)
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
 

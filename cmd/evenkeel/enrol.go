@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/engine/enrol"
 	"github.com/evenkeel/evenkeel/engine/expedite"
 	"github.com/evenkeel/evenkeel/upgrade"
@@ -25,7 +26,7 @@ type enrolFlags struct {
 // openTime is how long an upgrade that is under way may keep a pod waiting.
 const openTime = 10 * time.Second
 
-func newEnrolCommand(e env) *cobra.Command {
+func newEnrolCommand(e command.Env) *cobra.Command {
 	var f enrolFlags
 	c := &cobra.Command{
 		Use:   "enrol --netns PATH --pod NAMESPACE/NAME",
@@ -42,7 +43,7 @@ one, {"pod": "default/x", "enrolled": true}, or with "enrolled": false and a "re
 		Example: `  evenkeel enrol --netns /run/netns/cni-1234 --pod default/web-0
   evenkeel enrol --netns /proc/4711/ns/net --pod default/web-0 --manifests /etc/evenkeel/manifests
   evenkeel enrol --batch - < pods.ndjson`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c, e, enrolOne) },
 	}
 	f.register(c)
@@ -54,7 +55,7 @@ one, {"pod": "default/x", "enrolled": true}, or with "enrolled": false and a "re
 	return c
 }
 
-func newWithdrawCommand(e env) *cobra.Command {
+func newWithdrawCommand(e command.Env) *cobra.Command {
 	var f enrolFlags
 	c := &cobra.Command{
 		Use:   "withdraw --netns PATH --pod NAMESPACE/NAME",
@@ -66,7 +67,7 @@ Where the network namespace is gone, the pod is found by its name and the path i
 its name alone. With --batch - it reads and answers as enrol does.`,
 		Example: `  evenkeel withdraw --netns /run/netns/cni-1234 --pod default/web-0
   evenkeel withdraw --pod default/web-0`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c, e, withdrawOne) },
 	}
 	f.register(c)
@@ -84,7 +85,7 @@ func (f *enrolFlags) register(c *cobra.Command) {
 type act func(ctx context.Context, o enrol.Options, pod enrol.Pod) (answer, error)
 
 // run checks the command line, opens the data plane once, and does one pod or many.
-func (f *enrolFlags) run(c *cobra.Command, e env, do act) error {
+func (f *enrolFlags) run(c *cobra.Command, e command.Env, do act) error {
 	if err := f.check(c); err != nil {
 		return err
 	}
@@ -98,8 +99,8 @@ func (f *enrolFlags) run(c *cobra.Command, e env, do act) error {
 	}
 	defer func() { _ = closeAll() }() // what was opened is only dropped
 	if f.batch != "" {
-		b := &batch{options: o, facts: facts, do: do, out: e.stdout}
-		return expedite.Kernel().During(func() error { return b.run(c.Context(), e.stdin) })
+		b := &batch{options: o, facts: facts, do: do, out: e.Stdout}
+		return expedite.Kernel().During(func() error { return b.run(c.Context(), e.Stdin) })
 	}
 	pod, err := facts.of(enrol.Pod{Name: f.pod, Netns: f.netns})
 	if err != nil {
@@ -109,25 +110,25 @@ func (f *enrolFlags) run(c *cobra.Command, e env, do act) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(e.stdout, a.sentence())
+	fmt.Fprintln(e.Stdout, a.sentence())
 	return nil
 }
 
 func (f *enrolFlags) check(c *cobra.Command) error {
 	switch {
 	case f.batch != "" && f.batch != "-":
-		return usage(c, fmt.Errorf("--batch %q: only '-', standard input, is read", f.batch))
+		return command.Usage(c, fmt.Errorf("--batch %q: only '-', standard input, is read", f.batch))
 	case f.batch != "" && (f.netns != "" || f.pod != ""):
-		return usage(c, errors.New("--batch names its pods itself: leave --netns and --pod out"))
+		return command.Usage(c, errors.New("--batch names its pods itself: leave --netns and --pod out"))
 	case f.batch != "":
 		return nil
 	case f.pod == "":
-		return usage(c, errors.New("--pod NS/NAME is needed"))
+		return command.Usage(c, errors.New("--pod NS/NAME is needed"))
 	case f.netns == "" && c.Name() == "enrol":
-		return usage(c, errors.New("--netns PATH is needed"))
+		return command.Usage(c, errors.New("--netns PATH is needed"))
 	}
 	if err := enrol.CheckName(f.pod); err != nil {
-		return usage(c, err)
+		return command.Usage(c, err)
 	}
 	return nil
 }

@@ -15,21 +15,22 @@ import (
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
 // newUpgradeCommand is hidden as long as it has only what tests use.
-func newUpgradeCommand(e env) *cobra.Command {
+func newUpgradeCommand(e command.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "upgrade", Short: "Change the generation that serves", Hidden: true,
 	}
 	c.AddCommand(newExerciseCommand(e))
-	return group(c)
+	return command.Group(c)
 }
 
-func newExerciseCommand(e env) *cobra.Command {
+func newExerciseCommand(e command.Env) *cobra.Command {
 	x := exercise{}
-	var o output
+	var o command.Output
 	c := &cobra.Command{
 		Use:   "exercise",
 		Short: "Serve by one generation and by another in turn, under traffic",
@@ -39,23 +40,23 @@ the generation that served before serves, and the other is removed: its connecti
 
 No agent may be running, for it would be the owner of the word.`,
 		Example: "  evenkeel upgrade exercise --flips 1000",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			if x.flips < 1 || x.interval < 0 {
-				return usage(c, errors.New("--flips is at least 1, --interval at least 0"))
+				return command.Usage(c, errors.New("--flips is at least 1, --interval at least 0"))
 			}
 			d, err := x.run(c.Context(), e)
 			if err != nil {
 				return err
 			}
-			if err := o.print(c, e.stdout, d, func(t *table) { printExercise(t, d) }); err != nil {
+			if err := show(c, o, e.Stdout, d, func(t *table) { printExercise(t, d) }); err != nil {
 				return err
 			}
 			if d.Moved > d.Carried {
-				return exitError(1)
+				return command.Exit(1)
 			}
 			return nil
 		},
@@ -66,7 +67,7 @@ No agent may be running, for it would be the owner of the word.`,
 	f.IntVar(&x.flips, "flips", 1000, "how often to change the generation that serves")
 	f.DurationVar(&x.interval, "interval", time.Millisecond, "time between two changes")
 	f.BoolVar(&x.takeOver, "take-over", false, "kill the agent that is running")
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
 
@@ -96,7 +97,7 @@ type exerciseDocument struct {
 	Seconds  float64                      `json:"seconds"`
 }
 
-func (x *exercise) run(ctx context.Context, e env) (d *exerciseDocument, err error) {
+func (x *exercise) run(ctx context.Context, e command.Env) (d *exerciseDocument, err error) {
 	if x.cgroup == "" {
 		if x.cgroup, err = plane.CgroupRoot(); err != nil {
 			return nil, err
@@ -106,7 +107,7 @@ func (x *exercise) run(ctx context.Context, e env) (d *exerciseDocument, err err
 	if err != nil {
 		return nil, err
 	}
-	log, err := newLog(e.stderr, "warn", "text")
+	log, err := newLog(e.Stderr, "warn", "text")
 	if err != nil {
 		return nil, err
 	}

@@ -13,12 +13,13 @@ import (
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/engine"
 )
 
-func newExplainCommand(e env) *cobra.Command {
+func newExplainCommand(e command.Env) *cobra.Command {
 	var r reach
-	var o output
+	var o command.Output
 	c := &cobra.Command{
 		Use:   "explain NAMESPACE/POD SERVICE:PORT[/udp]",
 		Short: "Say what becomes of a connection of a pod to a service, and why",
@@ -30,31 +31,31 @@ the kernel tells without one, too. It exits 1 for a pod or a service that nobody
 		Example: `  evenkeel explain default/client web:80
   evenkeel explain default/client kube-system/dns:53/udp
   evenkeel explain default/client '[fd00:96::10]:80'`,
-		Args: exactly(2),
+		Args: command.Exactly(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			service, port, protocol := splitTarget(args[1])
 			q, err := report.ParseQuestion(args[0], service, port, protocol)
 			if err != nil {
-				return usage(c, err)
+				return command.Usage(c, err)
 			}
 			x, err := r.explain(c.Context(), q)
 			if err != nil {
 				return err
 			}
-			if err := o.print(c, e.stdout, x, func(t *table) { printExplanation(t, x) }); err != nil {
+			if err := show(c, o, e.Stdout, x, func(t *table) { printExplanation(t, x) }); err != nil {
 				return err
 			}
 			if x.Outcome == engine.OutcomeUnknown {
-				return exitError(1)
+				return command.Exit(1)
 			}
 			return nil
 		},
 	}
 	r.flags(c)
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
 

@@ -10,13 +10,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
 // What this binary is to be; see TestMain.
@@ -32,10 +33,7 @@ const (
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleVariable); {
 	case role == roleCommand:
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := run(ctx, env{os.Stdin, os.Stdout, os.Stderr, os.Getenv}, os.Args[1:])
-		stop()
-		os.Exit(code)
+		os.Exit(command.Main(newRootCommand))
 	case role == roleClient:
 		os.Exit(client(os.Args[1:]))
 	case role == "" && os.Geteuid() == 0:
@@ -73,8 +71,9 @@ func evenkeel(t testing.TB, args ...string) result { return evenkeelWith(t, "", 
 func evenkeelWith(t testing.TB, stdin string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	e := env{strings.NewReader(stdin), &stdout, &stderr, func(string) string { return "" }}
-	code := run(context.WithoutCancel(t.Context()), e, args) // which ends before what cleans up
+	e := command.Env{Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr,
+		Getenv: func(string) string { return "" }}
+	code := command.Run(context.WithoutCancel(t.Context()), newRootCommand, e, args) // which ends before what cleans up
 	return result{code, stdout.String(), stderr.String()}
 }
 
@@ -206,7 +205,7 @@ func TestHelpIsWorthReading(t *testing.T) {
 			}
 		})
 	}
-	walk(newRootCommand(env{}))
+	walk(newRootCommand(command.Env{}))
 }
 
 func TestCompletion(t *testing.T) {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -13,35 +12,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
-// output is the form in which a command prints its document.
-type output string
-
-func (o *output) flag(c *cobra.Command) {
-	*o = "table"
-	c.Flags().StringVarP((*string)(o), "output", "o", "table", "form of the output: table or json")
-}
-
-func (o output) check(c *cobra.Command) error {
-	if o != "table" && o != "json" {
-		return usage(c, fmt.Errorf("--output %q: table and json are known", string(o)))
-	}
-	return nil
-}
-
-// print writes a document: as JSON, or as people read it.
-func (o output) print(c *cobra.Command, w io.Writer, document any, people func(*table)) error {
-	if err := o.check(c); err != nil {
+// show writes a document: as JSON, or as people read it.
+func show(c *cobra.Command, o command.Output, w io.Writer, document any, people func(*table)) error {
+	if err := o.Check(c); err != nil {
 		return err
 	}
 	if o == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(report.Whole(document)); err != nil {
-			return fmt.Errorf("print: %w", err)
-		}
-		return nil
+		return command.JSON(w, report.Whole(document))
 	}
 	t := &table{}
 	people(t)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/engine"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
@@ -58,10 +59,10 @@ func aStatus() *report.Status {
 	}
 }
 
-func printed(t *testing.T, form output, document any, people func(*table)) []byte {
+func printed(t *testing.T, form command.Output, document any, people func(*table)) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := form.print(&cobra.Command{}, &out, document, people); err != nil {
+	if err := show(&cobra.Command{}, form, &out, document, people); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()

@@ -11,10 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
-func newSimCommand(e env) *cobra.Command {
+func newSimCommand(e command.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sim",
 		Short: "Build clusters out of network namespaces on this machine",
@@ -47,7 +48,7 @@ takes the kernel 13 ms otherwise. Where it cannot be set, agent: {enabled: true,
 	c.AddCommand(newSimUpCommand(e), newSimApplyCommand(e), newSimDownCommand(e), newSimListCommand(e),
 		newSimInspectCommand(e), newSimExecCommand(), newSimLogsCommand(e), newSimGraphCommand(e), newSimCollectCommand(e),
 		newSimServeCommand(), newSimEnterCommand())
-	return group(c)
+	return command.Group(c)
 }
 
 // simOptions are those of labs of the command line: they outlive it, and run this very program, whatever it is called.
@@ -213,7 +214,7 @@ func newSimServeCommand() *cobra.Command {
 func atLeast(n int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) < n {
-			return usage(c, fmt.Errorf("it needs %s", what))
+			return command.Usage(c, fmt.Errorf("it needs %s", what))
 		}
 		return nil
 	}

@@ -8,10 +8,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim/graph"
 )
 
-func newSimGraphCommand(e env) *cobra.Command {
+func newSimGraphCommand(e command.Env) *cobra.Command {
 	var lab labFlag
 	var format string
 	c := &cobra.Command{
@@ -20,16 +21,16 @@ func newSimGraphCommand(e env) *cobra.Command {
 		Long: `Draw a lab: nodes, wires and pods as they are now. html is one file that needs no network and nothing
 else to be looked at in a browser.`,
 		Example: "  evenkeel sim graph --format html > lab.html\n  evenkeel sim graph --format dot | dot -Tsvg > lab.svg",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !slices.Contains(graph.Formats(), format) {
-				return usage(c, fmt.Errorf("--format %q: it is %s", format, either(graph.Formats())))
+				return command.Usage(c, fmt.Errorf("--format %q: it is %s", format, command.Either(graph.Formats())))
 			}
 			l, err := lab.attach()
 			if err != nil {
 				return err
 			}
-			return graph.Write(e.stdout, l.Info(), format)
+			return graph.Write(e.Stdout, l.Info(), format)
 		},
 	}
 	lab.flag(c)

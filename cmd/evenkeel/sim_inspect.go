@@ -11,25 +11,26 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
-func newSimListCommand(e env) *cobra.Command {
-	var o output
+func newSimListCommand(e command.Env) *cobra.Command {
+	var o command.Output
 	c := &cobra.Command{
 		Use:     "ls",
 		Short:   "List the labs of this machine",
 		Example: "  evenkeel sim ls\n  evenkeel sim ls -o json",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			list, err := listLabs()
 			if err != nil {
 				return err
 			}
-			return o.print(c, e.stdout, list, func(t *table) {
+			return show(c, o, e.Stdout, list, func(t *table) {
 				if len(list.Labs) == 0 {
 					t.line("no lab is up")
 					return
@@ -42,7 +43,7 @@ func newSimListCommand(e env) *cobra.Command {
 			})
 		},
 	}
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
 
@@ -108,8 +109,8 @@ func owner(p *netsim.Process) string {
 	return fmt.Sprintf("process %d, which has ended: evenkeel sim gc removes the lab", p.PID)
 }
 
-func newSimInspectCommand(e env) *cobra.Command {
-	var o output
+func newSimInspectCommand(e command.Env) *cobra.Command {
+	var o command.Output
 	var lab labFlag
 	c := &cobra.Command{
 		Use:   "inspect [NAME]",
@@ -122,12 +123,12 @@ more: paths of network namespaces, cgroups, pins and logs. The name is not neede
 		ValidArgsFunction: completeLab,
 
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			if len(args) == 1 {
 				if lab != "" && string(lab) != args[0] {
-					return usage(c, fmt.Errorf("one lab at a time: %s, or --name %s", args[0], lab))
+					return command.Usage(c, fmt.Errorf("one lab at a time: %s, or --name %s", args[0], lab))
 				}
 				lab = labFlag(args[0])
 			}
@@ -136,17 +137,17 @@ more: paths of network namespaces, cgroups, pins and logs. The name is not neede
 				return err
 			}
 			info := l.Info()
-			return o.print(c, e.stdout, info, func(t *table) { printLab(t, info) })
+			return show(c, o, e.Stdout, info, func(t *table) { printLab(t, info) })
 		},
 	}
-	o.flag(c)
+	o.Flag(c)
 	lab.flag(c)
 	return c
 }
 
 func atMostOne(c *cobra.Command, args []string) error {
 	if err := cobra.MaximumNArgs(1)(c, args); err != nil {
-		return usage(c, err)
+		return command.Usage(c, err)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
@@ -24,7 +25,7 @@ func needRoot(what string) error {
 	return nil
 }
 
-func newSimUpCommand(e env) *cobra.Command {
+func newSimUpCommand(e command.Env) *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:   "up FILE",
@@ -33,16 +34,16 @@ func newSimUpCommand(e env) *cobra.Command {
 attached and read everything, all pods that should be are enrolled. It stays until "evenkeel sim down". If something
 fails, or with Ctrl-C, everything is removed again. With - for FILE it is read from standard input.`,
 		Example: "  evenkeel sim up demo.yaml\n  evenkeel sim up demo.yaml --name second",
-		Args:    exactly(1),
+		Args:    command.Exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := needRoot("sim up"); err != nil {
 				return err
 			}
-			t, err := readTopology(e.stdin, args[0], name)
+			t, err := readTopology(e.Stdin, args[0], name)
 			if err != nil {
 				return err
 			}
-			p := newProgress(e.stderr)
+			p := newProgress(e.Stderr)
 			start := time.Now()
 			lab, err := netsim.Up(c.Context(), t, simOptions(p))
 			p.clear()
@@ -50,11 +51,11 @@ fails, or with Ctrl-C, everything is removed again. With - for FILE it is read f
 				return err
 			}
 			info := lab.Info()
-			fmt.Fprintf(e.stdout, "lab %s is up: %d nodes, %d pods in %.2f s\n", info.Name, len(info.Nodes), len(info.Pods),
+			fmt.Fprintf(e.Stdout, "lab %s is up: %d nodes, %d pods in %.2f s\n", info.Name, len(info.Nodes), len(info.Pods),
 				time.Since(start).Seconds())
 			for _, pod := range info.Pods {
 				if pod.Refusal != "" {
-					fmt.Fprintf(e.stdout, "pod %s/%s is not enrolled: %s\n", pod.Namespace, pod.Name, pod.Refusal)
+					fmt.Fprintf(e.Stdout, "pod %s/%s is not enrolled: %s\n", pod.Namespace, pod.Name, pod.Refusal)
 				}
 			}
 			return nil
@@ -64,7 +65,7 @@ fails, or with Ctrl-C, everything is removed again. With - for FILE it is read f
 	return c
 }
 
-func newSimApplyCommand(e env) *cobra.Command {
+func newSimApplyCommand(e command.Env) *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:   "apply FILE",
@@ -73,16 +74,16 @@ func newSimApplyCommand(e env) *cobra.Command {
 nodes, wires and documents. A pod whose node, servers, command or network changes is replaced; other changes of a
 pod go into its document. An agent that does not run is started.`,
 		Example: "  evenkeel sim apply demo.yaml",
-		Args:    exactly(1),
+		Args:    command.Exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := needRoot("sim apply"); err != nil {
 				return err
 			}
-			t, err := readTopology(e.stdin, args[0], name)
+			t, err := readTopology(e.Stdin, args[0], name)
 			if err != nil {
 				return err
 			}
-			p := newProgress(e.stderr)
+			p := newProgress(e.Stderr)
 			lab, err := netsim.Attach(t.Name, simOptions(p))
 			if err != nil {
 				return err
@@ -92,7 +93,7 @@ pod go into its document. An agent that does not run is started.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(e.stdout, "lab %s: %s\n", t.Name, changesText(changes))
+			fmt.Fprintf(e.Stdout, "lab %s: %s\n", t.Name, changesText(changes))
 			return nil
 		},
 	}
@@ -138,7 +139,7 @@ func readTopology(stdin io.Reader, path, name string) (t *netsim.Topology, err e
 	return t, nil
 }
 
-func newSimDownCommand(e env) *cobra.Command {
+func newSimDownCommand(e command.Env) *cobra.Command {
 	var name string
 	var every bool
 	c := &cobra.Command{
@@ -156,7 +157,7 @@ also after an interrupted up or down, without the file, and may be repeated.`,
 				ways++
 			}
 			if ways != 1 {
-				return usage(c, errors.New("it needs one of FILE, --name NAME and --all"))
+				return command.Usage(c, errors.New("it needs one of FILE, --name NAME and --all"))
 			}
 			if err := needRoot("sim down"); err != nil {
 				return err
@@ -170,7 +171,7 @@ also after an interrupted up or down, without the file, and may be repeated.`,
 				names = all
 			}
 			if len(args) == 1 {
-				t, err := readTopology(e.stdin, args[0], "")
+				t, err := readTopology(e.Stdin, args[0], "")
 				if err != nil {
 					return fmt.Errorf("%w; evenkeel sim down --name NAME needs no file", err)
 				}
@@ -184,10 +185,10 @@ also after an interrupted up or down, without the file, and may be repeated.`,
 					continue
 				}
 				if !slices.Contains(all, name) {
-					fmt.Fprintf(e.stdout, "lab %s was not up\n", name)
+					fmt.Fprintf(e.Stdout, "lab %s was not up\n", name)
 					continue
 				}
-				fmt.Fprintf(e.stdout, "lab %s is down, in %.2f s\n", name, time.Since(start).Seconds())
+				fmt.Fprintf(e.Stdout, "lab %s is down, in %.2f s\n", name, time.Since(start).Seconds())
 			}
 			return errors.Join(problems...)
 		},
@@ -197,21 +198,21 @@ also after an interrupted up or down, without the file, and may be repeated.`,
 	return c
 }
 
-func newSimCollectCommand(e env) *cobra.Command {
+func newSimCollectCommand(e command.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "gc",
 		Short: "Remove labs that nobody will take down",
 		Long: `Remove labs that nobody will take down: those whose up or down was interrupted, and those of a test
 process that has ended. Whatever is up and belongs to someone stays, and so does what another process is working on.`,
 		Example: "  evenkeel sim gc",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := needRoot("sim gc"); err != nil {
 				return err
 			}
 			removed, err := netsim.Collect(c.Context(), simOptions(nil))
 			if len(removed) > 0 {
-				fmt.Fprintln(e.stdout, "removed:", strings.Join(removed, ", "))
+				fmt.Fprintln(e.Stdout, "removed:", strings.Join(removed, ", "))
 			}
 			return err
 		},

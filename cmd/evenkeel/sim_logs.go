@@ -18,10 +18,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
-func newSimLogsCommand(e env) *cobra.Command {
+func newSimLogsCommand(e command.Env) *cobra.Command {
 	var lab labFlag
 	var follow bool
 	c := &cobra.Command{
@@ -40,11 +41,11 @@ of the lab, each line with the name of who wrote it.`,
 			if err != nil {
 				return err
 			}
-			if err := showLogs(c.Context(), e.stdout, logs, follow); err != nil {
+			if err := showLogs(c.Context(), e.Stdout, logs, follow); err != nil {
 				return err
 			}
 			if !slices.ContainsFunc(logs, func(l *logFile) bool { return l.offset > 0 }) {
-				fmt.Fprintln(e.stderr, "nothing was written")
+				fmt.Fprintln(e.Stderr, "nothing was written")
 			}
 			return nil
 		},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
@@ -107,7 +108,7 @@ func TestDownOfNothing(t *testing.T) {
 
 // Every command of sim that people see says what it does and shows how.
 func TestSimHelps(t *testing.T) {
-	for _, c := range newSimCommand(env{}).Commands() {
+	for _, c := range newSimCommand(command.Env{}).Commands() {
 		if !c.Hidden && (c.Short == "" || c.Example == "") {
 			t.Errorf("sim %s has no description or no example", c.Name())
 		}

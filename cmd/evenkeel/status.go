@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
@@ -29,9 +30,9 @@ func (r *reach) flags(c *cobra.Command) {
 	c.Flags().StringVar(&r.socket, "admin", admin.DefaultSocket, "socket of the agent")
 }
 
-func newStatusCommand(e env) *cobra.Command {
+func newStatusCommand(e command.Env) *cobra.Command {
 	var r reach
-	var o output
+	var o command.Output
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the data plane of this node and whether it is healthy",
@@ -41,26 +42,26 @@ sources say, which pods are enrolled and why the others are not, and whose progr
 It works without an agent, by the pins, and says so. It exits 0 if all is well and 1 if not; the first lines say what
 to do.`,
 		Example: "  evenkeel status\n  evenkeel status -o json | jq .problems",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c); err != nil {
+			if err := o.Check(c); err != nil {
 				return err
 			}
 			s, err := r.status(c.Context())
 			if err != nil {
 				return err
 			}
-			if err := o.print(c, e.stdout, s, func(t *table) { printStatus(t, s) }); err != nil {
+			if err := show(c, o, e.Stdout, s, func(t *table) { printStatus(t, s) }); err != nil {
 				return err
 			}
 			if !s.Healthy {
-				return exitError(1)
+				return command.Exit(1)
 			}
 			return nil
 		},
 	}
 	r.flags(c)
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
 

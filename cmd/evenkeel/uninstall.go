@@ -16,11 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/engine/expedite"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
-func newUninstallCommand(e env) *cobra.Command {
+func newUninstallCommand(e command.Env) *cobra.Command {
 	o := upgrade.Options{}
 	yes, takeOver := false, false
 	c := &cobra.Command{
@@ -31,16 +32,16 @@ func newUninstallCommand(e env) *cobra.Command {
 Pods reach services no more from then on; connections that they have to endpoints go on. Killed at any point it is
 finished by doing it again. On a terminal it asks first.`,
 		Example: "  evenkeel uninstall\n  evenkeel uninstall --take-over --yes   # an agent is running",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := os.Stat(o.Dir); errors.Is(err, fs.ErrNotExist) {
-				fmt.Fprintf(e.stdout, "nothing is installed at %s\n", o.Dir)
+				fmt.Fprintf(e.Stdout, "nothing is installed at %s\n", o.Dir)
 				return nil
 			}
 			if err := upgrade.CheckPlace(o.Dir); err != nil {
 				return err
 			}
-			if !yes && isPerson(e.stdin) && !confirm(e, o.Dir) {
+			if !yes && isPerson(e.Stdin) && !confirm(e, o.Dir) {
 				return errors.New("nothing was removed")
 			}
 			if takeOver {
@@ -53,7 +54,7 @@ finished by doing it again. On a terminal it asks first.`,
 			if err != nil {
 				return explainUninstall(o.Dir, err)
 			}
-			fmt.Fprintf(e.stdout, "removed %s\n", o.Dir)
+			fmt.Fprintf(e.Stdout, "removed %s\n", o.Dir)
 			return nil
 		},
 	}
@@ -81,9 +82,9 @@ func explainUninstall(dir string, err error) error {
 	return err
 }
 
-func confirm(e env, dir string) bool {
-	fmt.Fprintf(e.stderr, "Remove the data plane at %s? Pods reach no service from then on. [y/N] ", dir)
-	answer, err := bufio.NewReader(e.stdin).ReadString('\n')
+func confirm(e command.Env, dir string) bool {
+	fmt.Fprintf(e.Stderr, "Remove the data plane at %s? Pods reach no service from then on. [y/N] ", dir)
+	answer, err := bufio.NewReader(e.Stdin).ReadString('\n')
 	return err == nil && strings.EqualFold(strings.TrimSpace(answer), "y")
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
 // release is set by the linker (see Makefile); empty otherwise.
@@ -63,16 +64,16 @@ func releaseName() string {
 	return "unknown"
 }
 
-func newVersionCommand(e env) *cobra.Command {
-	var o output
+func newVersionCommand(e command.Env) *cobra.Command {
+	var o command.Output
 	c := &cobra.Command{
 		Use:     "version",
 		Short:   "Show which build this is",
 		Example: "  evenkeel version\n  evenkeel version -o json",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			v := currentVersion()
-			return o.print(c, e.stdout, v, func(t *table) {
+			return show(c, o, e.Stdout, v, func(t *table) {
 				t.pair("release", v.Release)
 				if v.Revision != "" {
 					t.pair("revision", v.Revision+map[bool]string{true: " (modified)"}[v.Modified])
@@ -82,6 +83,6 @@ func newVersionCommand(e env) *cobra.Command {
 			})
 		},
 	}
-	o.flag(c)
+	o.Flag(c)
 	return c
 }
