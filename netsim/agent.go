@@ -63,13 +63,14 @@ func (l *Lab) startAgent(ctx context.Context, n *nodeState, wrapper, args []stri
 		return fmt.Errorf("listen for readiness: %w", err)
 	}
 	defer socket.Close()
-	line := append(slices.Clone(wrapper), l.options.Binary, "agent", "--node", node, "--source", l.paths.manifests(),
-		"--pin-dir", l.paths.nodePins(node), "--cgroup", l.paths.nodeCgroup(node),
-		"--admin", l.adminSocket(node), "--metrics", metricsAddress)
-	line = append(line, args...)
+	program, err := l.agentProgram(n)
+	if err != nil {
+		return err
+	}
+	line := slices.Concat(wrapper, program.line, args)
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
+	cmd.Env = append(append(os.Environ(), program.env...), "NOTIFY_SOCKET="+notify)
 	child, err := startIn(l.paths.nodeNetns(node), cmd, cgroup)
 	if err != nil {
 		return err
@@ -80,9 +81,33 @@ func (l *Lab) startAgent(ctx context.Context, n *nodeState, wrapper, args []stri
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if last := l.agents[node]; last != nil { // it may still drain
+		l.others = append(l.others, last)
+	}
 	n.Agent = &child.Process
 	l.agents[node] = child
 	return nil
+}
+
+// program is what runs as the agent of a node, without its arguments.
+type program struct{ line, env []string }
+
+// agentProgram prepares what runs as the agent of a node, and says what that is.
+func (l *Lab) agentProgram(n *nodeState) (program, error) {
+	node := n.Spec.Name
+	switch l.state.Dataplane {
+	case Ambient:
+		_, err := l.writeProxyConfig(node)
+		return program{line: []string{l.options.Binary, "sim", "ambient", "--config", l.proxyConfig(node)}}, err
+	case Ztunnel:
+		if _, err := l.writeProxyConfig(node); err != nil {
+			return program{}, err
+		}
+		return l.ztunnelProgram(n)
+	}
+	return program{line: []string{l.options.Binary, "agent", "--node", node, "--source", l.paths.manifests(),
+		"--pin-dir", l.paths.nodePins(node), "--cgroup", l.paths.nodeCgroup(node),
+		"--admin", l.adminSocket(node), "--metrics", metricsAddress}}, nil
 }
 
 func (l *Lab) agentLog(node string) string { return filepath.Join(l.paths.nodeDir(node), "agent.log") }

@@ -9,6 +9,7 @@
 //	  journal                                 what is being done and by whom, one JSON object per line
 //	  ns/NODE, ns/NODE_NAMESPACE_POD          network namespaces, bind-mounted into one tmpfs
 //	  nodes/NODE/{admin.sock,agent.log}       the agent's
+//	  nodes/NODE/ambient.json, authority/     of data planes that are proxies
 //	  pods/NAMESPACE_POD/*.log                output of the pod's processes
 //	  manifests/                              Kubernetes documents: what the agents read
 //	/run/netns/sim-LAB-NODE                   links to ns/, for other tools

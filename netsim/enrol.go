@@ -24,6 +24,9 @@ type enrolment struct {
 // enrolPods enrols those of pods that should be, one process per node. A pod that is refused by a rule (hostNetwork, a
 // sidecar, another mesh) is noted as such and is no error.
 func (l *Lab) enrolPods(ctx context.Context, pods []*podState, done func()) error {
+	if l.state.Dataplane.redirects() {
+		return l.redirectPods(ctx, pods, done)
+	}
 	byNode := map[string][]*podState{}
 	for _, pod := range pods {
 		if unenrolled(pod) {
@@ -63,6 +66,9 @@ func (l *Lab) withdrawPods(ctx context.Context, node string, pods []*podState) e
 	}
 	if len(enrolled) == 0 {
 		return nil
+	}
+	if l.state.Dataplane.redirects() {
+		return l.releasePods(enrolled)
 	}
 	_, err := l.batch(ctx, node, "withdraw", enrolled)
 	if err != nil {

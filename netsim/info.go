@@ -16,6 +16,8 @@ type Info struct {
 	Version string    `json:"version"`
 	Name    string    `json:"name"`
 	Created time.Time `json:"created"`
+	// Dataplane carries the connections of enrolled pods.
+	Dataplane Dataplane `json:"dataplane"`
 	// Owner is the process that the lab belongs to; a lab without one stays until it is taken down.
 	Owner *Process `json:"owner,omitempty"`
 	// Manifests is the directory that the agents read.
@@ -44,7 +46,7 @@ const (
 	AgentDead    = "dead"    // it has ended
 )
 
-// AgentInfo is a node's agent. PID is that of the last one, 0 if there never was one.
+// AgentInfo is a node's agent, or what takes its place in other data planes. Admin is that of an evenkeel agent. PID is that of the last one, 0 if there never was one.
 type AgentInfo struct {
 	State string `json:"state"`
 	PID   int    `json:"pid,omitempty"`
@@ -92,7 +94,8 @@ func (l *Lab) Info() Info {
 	defer l.mu.Unlock()
 	s, p := l.state, l.paths
 	info := Info{Version: InfoVersion, Name: s.Name, Created: s.Created, Owner: s.Owner, Manifests: p.manifests(),
-		Nodes: []NodeInfo{}, Wires: []WireInfo{}, Pods: []PodInfo{}}
+		Dataplane: s.Dataplane,
+		Nodes:     []NodeInfo{}, Wires: []WireInfo{}, Pods: []PodInfo{}}
 	for _, n := range s.Nodes {
 		info.Nodes = append(info.Nodes, NodeInfo{Name: n.Spec.Name, Labels: n.Spec.Labels, PodCIDRs: n.Spec.PodCIDRs,
 			Addresses: n.Spec.addresses(nodeOrdinal), Netns: p.nodeNetns(n.Spec.Name), Cgroup: p.nodeCgroup(n.Spec.Name),
@@ -111,7 +114,10 @@ func (l *Lab) agentInfo(n *nodeState) AgentInfo {
 	if n.Agent == nil {
 		return AgentInfo{State: AgentNone}
 	}
-	info := AgentInfo{State: AgentDead, PID: n.Agent.PID, Log: l.agentLog(n.Spec.Name), Admin: l.adminSocket(n.Spec.Name)}
+	info := AgentInfo{State: AgentDead, PID: n.Agent.PID, Log: l.agentLog(n.Spec.Name)}
+	if l.state.Dataplane == Evenkeel {
+		info.Admin = l.adminSocket(n.Spec.Name)
+	}
 	if n.Agent.Alive() {
 		info.State = AgentRunning
 	}

@@ -3,6 +3,7 @@
 package netsim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,8 @@ type document struct {
 		Wires []WireSpec `json:"wires"`
 		Pods  []PodSpec  `json:"pods"`
 		Agent AgentSpec  `json:"agent"`
+
+		Dataplane Dataplane `json:"dataplane"`
 	} `json:"spec"`
 }
 
@@ -176,7 +179,7 @@ func parseDocument(text string, shift int, file string) (t *Topology, err error)
 			Reason: "is a list's item: give it a document of its own"}
 	}
 	t = &Topology{Name: d.Metadata.Name, Nodes: d.Spec.Nodes, Wires: d.Spec.Wires, Pods: d.Spec.Pods, Agent: d.Spec.Agent,
-		File: file, lines: f.lines}
+		Dataplane: cmp.Or(d.Spec.Dataplane, Evenkeel), File: file, lines: f.lines}
 	for i := range t.Pods {
 		if t.Pods[i].Namespace == "" {
 			t.Pods[i].Namespace = "default"

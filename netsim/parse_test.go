@@ -59,7 +59,7 @@ metadata: {name: shop}
 				Ports:   []PortSpec{{Name: "http", ContainerPort: 8080, Protocol: "TCP"}},
 				Command: []string{"sh", "-c", "true"}, Enrol: true, Containers: []string{"main", "side"}},
 			{Name: "host", Namespace: "shop", Node: "a", HostNetwork: true}},
-		Agent: AgentSpec{Enabled: true, Args: []string{"--log-level=debug"}},
+		Agent: AgentSpec{Enabled: true, Args: []string{"--log-level=debug"}}, Dataplane: Evenkeel,
 	}
 	compare := cmp.Options{cmpopts.IgnoreUnexported(Topology{}), cmpopts.IgnoreFields(Topology{}, "Documents"),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
@@ -134,6 +134,13 @@ func TestParseRefuses(t *testing.T) {
 			":9: Topology lab: spec.pods[0].ports[0].containerPort: 70000"},
 		{"enrol without agents", nodes + "  pods:\n  - {name: p, node: a, enrol: true}\n",
 			":9: Topology lab: spec.pods[0].enrol"},
+		{"data plane", nodes + "  dataplane: cilium\n",
+			":8: Topology lab: spec.dataplane: \"cilium\" is unknown: there are none, evenkeel, ambient, ztunnel"},
+		{"data plane of another type", nodes + "  dataplane: {name: ambient}\n", ":8: Topology lab: spec.dataplane: needs a string"},
+		{"proxies without agents", nodes + "  dataplane: ambient\n",
+			":8: Topology lab: spec.dataplane: ambient is a process on each node"},
+		{"arguments of ztunnel", nodes + "  dataplane: ztunnel\n  agent: {enabled: true, args: [--drain=1s]}\n",
+			":9: Topology lab: spec.agent.args: ztunnel has no arguments"},
 		{"a service that no cluster takes", nodes + "---\napiVersion: v1\nkind: Service\n" +
 			"metadata: {name: s}\nspec: {ports: [{port: 0}]}\n",
 			"test.yaml:12: Service s: spec.ports[0].port"},

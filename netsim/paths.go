@@ -33,6 +33,7 @@ func (p paths) state() string      { return filepath.Join(p.dir(), "state.json")
 func (p paths) journal() string    { return filepath.Join(p.dir(), "journal") }
 func (p paths) namespaces() string { return filepath.Join(p.dir(), "ns") }
 func (p paths) manifests() string  { return filepath.Join(p.dir(), "manifests") }
+func (p paths) authority() string  { return filepath.Join(p.dir(), "authority") }
 func (p paths) cgroup() string     { return filepath.Join(p.cgroup2, family, p.lab) }
 func (p paths) pins() string       { return filepath.Join(bpffsRoot, family, p.lab) }
 

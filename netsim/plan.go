@@ -7,7 +7,11 @@ import "time"
 // plan returns the state that a topology asks for. What before has and the topology keeps, stays as it is: addresses,
 // numbers of wires, processes. before may be empty.
 func plan(t *Topology, before *state) *state {
-	s := &state{Version: stateVersion, Name: t.Name, Created: before.Created, Owner: before.Owner, Agent: t.Agent}
+	s := &state{Version: stateVersion, Name: t.Name, Created: before.Created, Owner: before.Owner, Agent: t.Agent,
+		Dataplane: t.Dataplane, Ztunnel: before.Ztunnel}
+	if s.Dataplane == None {
+		s.Agent.Enabled = false
+	}
 	if s.Created.IsZero() {
 		s.Created = time.Now()
 	}
@@ -16,7 +20,7 @@ func plan(t *Topology, before *state) *state {
 		if n == nil || !same(n.Spec.PodCIDRs, spec.PodCIDRs) {
 			n = &nodeState{}
 		}
-		s.Nodes = append(s.Nodes, &nodeState{Spec: spec, Agent: n.Agent})
+		s.Nodes = append(s.Nodes, &nodeState{Spec: spec, Agent: n.Agent, Handover: n.Handover})
 	}
 	s.planWires(t, before)
 	s.planPods(t, before)
@@ -66,6 +70,7 @@ func (s *state) planPods(t *Topology, before *state) {
 	}
 	specs := t.pods()
 	for _, spec := range specs {
+		spec.Enrol = spec.Enrol && s.Dataplane != None
 		p := old[spec.key()]
 		if p == nil || !s.keepsPod(before, p, &spec) {
 			p = &podState{}

@@ -12,7 +12,7 @@ import (
 
 // topologies draws small topologies that are valid.
 func topologies(t *rapid.T) *Topology {
-	topology := &Topology{Name: "lab", File: "rapid", lines: map[string]int{}}
+	topology := &Topology{Name: "lab", File: "rapid", Dataplane: Evenkeel, lines: map[string]int{}}
 	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}), 1, 5, rapid.ID).Draw(t, "nodes")
 	for _, name := range names {
 		shift := rapid.IntRange(0, 1).Draw(t, "shift") // another prefix makes another node
@@ -102,6 +102,17 @@ func topologyOf(s *state) *Topology {
 }
 
 // Following first hops leads to where one wants to go, over as few wires as there can be.
+// Without a data plane there is nothing to be enrolled in, and the same file is good for it.
+func TestPlanWithoutDataplane(t *testing.T) {
+	const text = "  nodes: [{name: a, podCIDRs: [10.0.0.0/24]}]\n  agent: {enabled: true}\n  pods: [{name: p, node: a, enrol: true}]\n"
+	for dataplane, enrol := range map[Dataplane]bool{None: false, Evenkeel: true, Ambient: true} {
+		s := plan(mustParse(t, "lab", text+"  dataplane: "+string(dataplane)+"\n"), &state{})
+		if s.Dataplane != dataplane || s.Agent.Enabled != enrol || s.Pods[0].Spec.Enrol != enrol {
+			t.Errorf("%s: agents %t, enrolment %t", s.Dataplane, s.Agent.Enabled, s.Pods[0].Spec.Enrol)
+		}
+	}
+}
+
 func TestFirstHopsAreShortest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := plan(topologies(t), &state{})

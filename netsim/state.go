@@ -3,6 +3,7 @@
 package netsim
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,8 +26,12 @@ type state struct {
 	// Up is set once the lab is whole.
 	Up bool `json:"up"`
 	// Owner is the process that the lab belongs to; nil for one that outlives whoever made it.
-	Owner *Process     `json:"owner,omitempty"`
-	Agent AgentSpec    `json:"agent"`
+	Owner *Process  `json:"owner,omitempty"`
+	Agent AgentSpec `json:"agent"`
+	// Dataplane and the ztunnel that it may need.
+	Dataplane Dataplane `json:"dataplane"`
+	Ztunnel   string    `json:"ztunnel,omitempty"`
+
 	Nodes []*nodeState `json:"nodes"`
 	Wires []*wireState `json:"wires,omitempty"`
 	Pods  []*podState  `json:"pods,omitempty"`
@@ -35,6 +40,8 @@ type state struct {
 type nodeState struct {
 	Spec  NodeSpec `json:"spec"`
 	Agent *Process `json:"agent,omitempty"`
+	// Handover gives a ztunnel the namespaces of the node's pods.
+	Handover *Process `json:"handover,omitempty"`
 }
 
 // wireState is a wire. Its number, unique in the lab, names the links at both ends.
@@ -120,6 +127,7 @@ func readState(path string) (*state, error) {
 		return nil, fmt.Errorf("read %s: layout %q is of another release: take the lab down with that release", path,
 			s.Version)
 	}
+	s.Dataplane = cmp.Or(s.Dataplane, Evenkeel) // there was no other once
 	return &s, nil
 }
 

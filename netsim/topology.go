@@ -20,6 +20,8 @@ type Topology struct {
 	Wires []WireSpec
 	Pods  []PodSpec
 	Agent AgentSpec
+	// Dataplane carries the connections of pods that are enrolled.
+	Dataplane Dataplane
 	// Documents are the Kubernetes documents of the file: its text with the lines of the Topology left empty, so that
 	// lines keep their numbers.
 	Documents string

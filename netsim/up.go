@@ -28,7 +28,11 @@ func Up(ctx context.Context, t *Topology, options Options) (*Lab, error) {
 	if err := t.validate(); err != nil { // it may have been changed since it was read
 		return nil, err
 	}
-	l := &Lab{options: options, agents: map[string]*child{}, state: plan(t, &state{})}
+	ztunnel, err := options.ztunnelFor(t)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{options: options, agents: map[string]*child{}, state: plan(t, &state{Ztunnel: ztunnel})}
 	if l.paths, err = newPaths(t.Name); err != nil {
 		return nil, err
 	}
@@ -133,6 +137,11 @@ func (l *Lab) up(ctx context.Context, t *Topology, self Process) error {
 
 // prepare makes what all nodes and pods of the lab are below.
 func (l *Lab) prepare() error {
+	if l.state.Dataplane.redirects() {
+		if err := l.makeAuthority(); err != nil {
+			return err
+		}
+	}
 	if err := mountNamespaces(l.paths.namespaces()); err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ func (t *Topology) validate() error {
 	c.name("metadata.name", t.Name, MaxName)
 	c.nodes()
 	c.wires()
+	c.dataplane()
 	if len(c.problems) == 0 {
 		c.pods()
 	}

@@ -158,6 +158,7 @@ func printLab(t *table, info netsim.Info) {
 	if info.Owner != nil {
 		t.pair("owner", owner(info.Owner))
 	}
+	t.pair("dataplane", string(info.Dataplane))
 	t.pair("manifests", info.Manifests)
 	t.head("NODE", "ADDRESSES", "PODS", "AGENT")
 	pods := map[string]int{}

@@ -26,7 +26,7 @@ func needRoot(what string) error {
 }
 
 func newSimUpCommand(e command.Env) *cobra.Command {
-	var name string
+	var name, ztunnel string
 	c := &cobra.Command{
 		Use:   "up FILE",
 		Short: "Make the lab that a file describes",
@@ -45,7 +45,9 @@ fails, or with Ctrl-C, everything is removed again. With - for FILE it is read f
 			}
 			p := newProgress(e.Stderr)
 			start := time.Now()
-			lab, err := netsim.Up(c.Context(), t, simOptions(p))
+			options := simOptions(p)
+			options.Ztunnel = ztunnel
+			lab, err := netsim.Up(c.Context(), t, options)
 			p.clear()
 			if err != nil {
 				return err
@@ -62,6 +64,8 @@ fails, or with Ctrl-C, everything is removed again. With - for FILE it is read f
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the lab, instead of that in the file")
+	c.Flags().StringVar(&ztunnel, "ztunnel", "", "the ztunnel of a lab with that data plane (default: $"+
+		netsim.ZtunnelVariable+")")
 	return c
 }
 

@@ -72,3 +72,10 @@ type Response struct {
 	Status int    `json:"status"`
 	Body   string `json:"body"`
 }
+
+// Capture is what was seen on a link: IP packets, and those that contain what was looked for.
+type Capture struct {
+	Link    string `json:"link"`
+	Packets int    `json:"packets"`
+	Found   int    `json:"found"`
+}
