@@ -77,7 +77,7 @@ func newLabOf(ctx SpecContext, build, spec string) *netsim.Lab {
 	text := "apiVersion: netsim.evenkeel.io/v1\nkind: Topology\nmetadata: {name: " + name + "}\nspec:" + spec
 	topology, err := netsim.Parse(strings.NewReader(text), name)
 	Expect(err).NotTo(HaveOccurred())
-	lab, err := netsim.Up(ctx, topology, netsim.Options{Binary: build})
+	lab, err := netsim.Up(ctx, topology, netsim.Options{Binary: build, Ztunnel: config.Ztunnel})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func(ctx SpecContext) { Expect(lab.Down(ctx)).To(Succeed()) })
 	return lab
