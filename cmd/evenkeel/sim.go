@@ -47,7 +47,8 @@ takes the kernel 13 ms otherwise. Where it cannot be set, agent: {enabled: true,
 	}
 	c.AddCommand(newSimUpCommand(e), newSimApplyCommand(e), newSimDownCommand(e), newSimListCommand(e),
 		newSimInspectCommand(e), newSimExecCommand(), newSimLogsCommand(e), newSimGraphCommand(e), newSimCollectCommand(e),
-		newSimServeCommand(), newSimEnterCommand(), newSimAmbientCommand(e))
+		newSimServeCommand(), newSimEnterCommand(), newSimAmbientCommand(e), newSimHandoverCommand(e),
+		newSimIsolateCommand())
 	return command.Group(c)
 }
 

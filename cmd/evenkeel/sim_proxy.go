@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/netsim"
 	"github.com/evenkeel/evenkeel/netsim/ambient"
 )
 
@@ -41,5 +42,44 @@ func newSimAmbientCommand(e command.Env) *cobra.Command {
 	f.DurationVar(&o.Drain, "drain", o.Drain, "how long connections go on after SIGTERM before they are cut")
 	f.BoolVar(&o.Plaintext, "plaintext", false, "connect pods without TLS")
 	f.StringVar(&level, "log-level", level, "least level that is logged: debug (every failed connection), info, warn, error")
+	return c
+}
+
+// newSimHandoverCommand gives a ztunnel the pods of its node.
+func newSimHandoverCommand(e command.Env) *cobra.Command {
+	var h ambient.Handover
+	c := &cobra.Command{
+		Use:    "handover --config FILE --socket PATH",
+		Short:  "Give ztunnels the network namespaces of a node's pods",
+		Hidden: true,
+		Args:   command.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if h.Config == "" || h.Socket == "" {
+				return command.Usage(c, errors.New("--config and --socket are needed"))
+			}
+			var err error
+			if h.Log, err = newLog(e.Stderr, "info", "text"); err != nil {
+				return err
+			}
+			return ambient.ServeZDS(c.Context(), h)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&h.Config, "config", "", "what is known of the lab; it is read for each ztunnel that comes")
+	f.StringVar(&h.Socket, "socket", "", "socket that ztunnels dial")
+	f.StringVar(&h.Notify, "notify", "", "socket that is told when a ztunnel has taken all pods")
+	return c
+}
+
+// newSimIsolateCommand turns into a program that must not share its ports.
+func newSimIsolateCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:    "isolate -- COMMAND [ARGUMENT…]",
+		Short:  "Turn into a command in a network namespace of its own",
+		Hidden: true,
+		Args:   atLeast(1, "a command"),
+		RunE:   func(_ *cobra.Command, args []string) error { return netsim.Isolate(args) },
+	}
+	c.Flags().SetInterspersed(false)
 	return c
 }
