@@ -75,7 +75,8 @@ goes to the directory --dir.`,
 	}
 	p := c.Flags()
 	p.StringSliceVar(&f.Only, "only", nil, "measure these rows and no others: ids, in which * and ? stand for others")
-	p.BoolVar(&f.All, "all", false, "measure variants, too: two cores, bbr, Fortio, the source check")
+	p.BoolVar(&f.All, "all", false, "measure variants, too: two cores, bbr, Fortio, the source check, proxies in user space"+
+		" (ztunnel if EVENKEEL_ZTUNNEL names one)")
 	p.BoolVar(&f.Quick, "quick", false, "measure less of each: every row within 4 minutes, wider intervals")
 	p.BoolVar(&f.check, "check", false, "exit with 1 if a figure is not reached, with 2 if it is undecided")
 	p.BoolVar(&f.list, "list", false, "list rows and variants, and measure nothing")

@@ -5,39 +5,39 @@ package ambient
 import (
 	"fmt"
 
-	"sigs.k8s.io/yaml"
+	yaml "go.yaml.in/yaml/v3"
 )
 
 // What ztunnel reads with LOCAL_XDS_PATH (LocalConfig in its src/xds/client.rs; unknown fields are refused).
 type (
 	localConfig struct {
-		Workloads []localWorkload `json:"workloads"`
-		Policies  []struct{}      `json:"policies"`
-		Services  []localService  `json:"services"`
+		Workloads []localWorkload `yaml:"workloads"`
+		Policies  []struct{}      `yaml:"policies"`
+		Services  []localService  `yaml:"services"`
 	}
 	localWorkload struct {
-		UID            string                       `json:"uid"`
-		Name           string                       `json:"name"`
-		Namespace      string                       `json:"namespace"`
-		TrustDomain    string                       `json:"trustDomain"`
-		ServiceAccount string                       `json:"serviceAccount"`
-		WorkloadIPs    []string                     `json:"workloadIps"`
-		Protocol       string                       `json:"protocol"` // HBONE or TCP
-		Node           string                       `json:"node"`
-		Network        string                       `json:"network"`
-		Services       map[string]map[uint16]uint16 `json:"services"` // "namespace/hostname" -> port -> target port
+		UID            string                       `yaml:"uid"`
+		Name           string                       `yaml:"name"`
+		Namespace      string                       `yaml:"namespace"`
+		TrustDomain    string                       `yaml:"trustDomain"`
+		ServiceAccount string                       `yaml:"serviceAccount"`
+		WorkloadIPs    []string                     `yaml:"workloadIps"`
+		Protocol       string                       `yaml:"protocol"` // HBONE or TCP
+		Node           string                       `yaml:"node"`
+		Network        string                       `yaml:"network"`
+		Services       map[string]map[uint16]uint16 `yaml:"services"` // "namespace/hostname" -> port -> target port
 	}
 	localService struct {
-		Name         string             `json:"name"`
-		Namespace    string             `json:"namespace"`
-		Hostname     string             `json:"hostname"`
-		VIPs         []string           `json:"vips"` // "network/address"
-		Ports        map[uint16]uint16  `json:"ports"`
-		LoadBalancer *localLoadBalancer `json:"loadBalancer,omitempty"`
+		Name         string             `yaml:"name"`
+		Namespace    string             `yaml:"namespace"`
+		Hostname     string             `yaml:"hostname"`
+		VIPs         []string           `yaml:"vips"` // "network/address"
+		Ports        map[uint16]uint16  `yaml:"ports"`
+		LoadBalancer *localLoadBalancer `yaml:"loadBalancer,omitempty"`
 	}
 	localLoadBalancer struct {
-		RoutingPreferences []string `json:"routingPreferences"`
-		Mode               string   `json:"mode"`
+		RoutingPreferences []string `yaml:"routingPreferences"`
+		Mode               string   `yaml:"mode"`
 	}
 )
 
@@ -96,4 +96,6 @@ func (m *Mesh) LocalXDS() ([]byte, error) {
 	return text, nil
 }
 
-func (s *Service) hostname() string { return fmt.Sprintf("%s.%s.svc.%s", s.Name, s.Namespace, TrustDomain) }
+func (s *Service) hostname() string {
+	return fmt.Sprintf("%s.%s.svc.%s", s.Name, s.Namespace, TrustDomain)
+}

@@ -58,7 +58,7 @@ func catalogue() []trial {
 			trials = append(trials, connectRate(c, v))
 		}
 	}
-	return slices.Concat(trials, []trial{programTime()}, changes(), syncs(), memories(), []trial{idle()})
+	return slices.Concat(trials, peers(), []trial{programTime()}, changes(), syncs(), memories(), []trial{idle()})
 }
 
 // variants returns the plain form first.
@@ -102,7 +102,7 @@ func established(v variant) trial {
 		b.Kind = load.HTTPKeep
 	}
 	t.run = func(ctx context.Context, s *session, name string) (Series, error) {
-		return s.traffic(ctx, name, v, b, false)
+		return s.traffic(ctx, name, v, b)
 	}
 	return t
 }
@@ -139,9 +139,42 @@ func connectRate(connections int, v variant) trial {
 		b.Kind = load.HTTPNew
 	}
 	t.run = func(ctx context.Context, s *session, name string) (Series, error) {
-		return s.traffic(ctx, name, v, b, true)
+		return s.traffic(ctx, name, v, b, NAT)
 	}
 	return t
+}
+
+// peers compare the mesh with proxies in user space, which need a core of their own beside the one that client and
+// server have.
+func peers() []trial {
+	var trials []trial
+	for _, p := range []struct{ name, arm string }{
+		{"ambient", Ambient}, {"ambient-plaintext", Plaintext}, {"ztunnel", Ztunnel},
+	} {
+		t := trial{name: "established-" + p.name, run: func(ctx context.Context, s *session, name string) (Series, error) {
+			return s.traffic(ctx, name, variant{}, load.Block{Kind: load.Request}, p.arm)
+		}}
+		for _, r := range []struct{ id, metric, what string }{
+			{"established-p50", metricMedian, "median latency of a request"},
+			{"established-cpu", metricCPU, "CPU time of a request"},
+		} {
+			t.rows = append(t.rows, Row{ID: r.id + "-" + p.name, Unit: unitRatio, Variant: r.id + "-source-off",
+				What:   r.what + " on an established connection, evenkeel to " + p.arm,
+				Target: sample.Target{Relation: sample.AtMost, Bound: 1}, metric: r.metric, samples: ratio(r.metric, Mesh, p.arm)})
+		}
+		trials = append(trials, t)
+		for _, connections := range []int{1, 32} {
+			id := fmt.Sprintf("connect-rate-c%d", connections)
+			trials = append(trials, trial{name: id + "-" + p.name, rows: []Row{{ID: id + "-" + p.name, Unit: unitRatio,
+				Variant: id, What: fmt.Sprintf("new connections for one request each, %d at a time, evenkeel to %s", connections, p.arm),
+				Target: sample.Target{Relation: sample.Above, Bound: 1}, metric: metricRate,
+				samples: ratio(metricRate, Mesh, p.arm)}},
+				run: func(ctx context.Context, s *session, name string) (Series, error) {
+					return s.traffic(ctx, name, variant{}, load.Block{Kind: load.Connect, Connections: connections}, p.arm)
+				}})
+		}
+	}
+	return trials
 }
 
 func connectCost() trial {

@@ -33,7 +33,7 @@ const engineSizes = "--max-endpoints=110000"
 // engineSite has a node on which package stopwatch installs the data plane.
 func (s *session) engineSite(ctx context.Context) (*site, error) {
 	if s.engine == nil {
-		at, err := s.newSite(ctx, "engine", false)
+		at, err := s.newSite(ctx, "engine", netsim.None)
 		if err != nil {
 			return nil, fmt.Errorf("build a node: %w", err)
 		}

@@ -26,6 +26,10 @@ const (
 	Mesh    = "evenkeel"
 	Checked = "evenkeel, source check"
 	NAT     = "nftables NAT"
+	// Proxies in user space: that of netsim/ambient with and without TLS, and a real ztunnel.
+	Ambient   = "ambient"
+	Plaintext = "ambient, plaintext"
+	Ztunnel   = "ztunnel"
 )
 
 // rotation returns the order of n arms in a round: rotated by one each round, and reversed every other cycle, so that

@@ -91,6 +91,7 @@ type session struct {
 
 	sites                    []*site
 	plain, nat, mesh, engine *site
+	peers                    map[string]*site // by arm
 }
 
 func (s *session) progress(trial string, done, total int) {
@@ -109,7 +110,7 @@ func Run(ctx context.Context, o Options) (d *Document, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the benchmark makes network namespaces and loads BPF programs: run it as root")
 	}
-	s := &session{Options: o, effort: fullEffort, cpus: runtime.NumCPU(), files: map[Scale]string{},
+	s := &session{Options: o, effort: fullEffort, cpus: runtime.NumCPU(), files: map[Scale]string{}, peers: map[string]*site{},
 		patience: o.Patience}
 	if o.Quick {
 		s.effort = quickEffort

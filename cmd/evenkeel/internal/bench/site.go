@@ -47,19 +47,22 @@ var ports = map[string]uint16{"serve-one": 7001, "serve-many": 7002, "serve-http
 // trafficScale is what mesh and NAT know while there is traffic, beside the pairs, if a test does not want less.
 var trafficScale = Scale{Services: 10_000, Endpoints: 10}
 
-// newSite builds a lab without an agent.
-func (s *session) newSite(ctx context.Context, name string, agent bool, args ...string) (*site, error) {
+// newSite builds a lab. Pods are enrolled here where the data plane is a proxy; in that of the mesh later, each in its
+// own way.
+func (s *session) newSite(ctx context.Context, name string, dataplane netsim.Dataplane, args ...string) (*site, error) {
 	text := fmt.Sprintf(`apiVersion: netsim.evenkeel.io/v1
 kind: Topology
 metadata: {name: bench-%d-%s}
 spec:
+  dataplane: %s
   nodes:
   - {name: %s, podCIDRs: [10.10.1.0/24]}
-  agent: {enabled: %v, args: [%s]}
+  agent: {enabled: true, args: [%s]}
   pods:
-  - {name: client, node: %s, count: 2}
-  - {name: server, node: %s, count: 2}
-`, os.Getpid(), name, nodeName, agent, strings.Join(args, ", "), nodeName, nodeName)
+  - {name: client, node: %s, count: 2, enrol: %v}
+  - {name: server, node: %s, count: 2, enrol: %v}
+`, os.Getpid(), name, dataplane, nodeName, strings.Join(args, ", "), nodeName, dataplane != netsim.Evenkeel, nodeName,
+		dataplane != netsim.Evenkeel)
 	topology, err := netsim.Parse(strings.NewReader(text), "bench.yaml")
 	if err != nil {
 		return nil, err
@@ -82,7 +85,7 @@ spec:
 // plainSite has nothing but pods.
 func (s *session) plainSite(ctx context.Context) (*site, error) {
 	if s.plain == nil {
-		at, err := s.newSite(ctx, "plain", false)
+		at, err := s.newSite(ctx, "plain", netsim.None)
 		if err != nil {
 			return nil, fmt.Errorf("build pods without a mesh: %w", err)
 		}
@@ -95,7 +98,7 @@ func (s *session) plainSite(ctx context.Context) (*site, error) {
 func (s *session) natSite(ctx context.Context) (*site, error) {
 	if s.nat == nil {
 		s.progress("nftables rules", 0, 0)
-		at, err := s.newSite(ctx, "nat", false)
+		at, err := s.newSite(ctx, "nat", netsim.None)
 		if err != nil {
 			return nil, fmt.Errorf("build pods behind NAT: %w", err)
 		}
@@ -147,7 +150,7 @@ func (s *session) meshSite(ctx context.Context) (*site, error) {
 
 func (s *session) newMeshSite(ctx context.Context) (*site, error) {
 	// Room for the pairs beside what the defaults have room for.
-	at, err := s.newSite(ctx, "mesh", true, "--max-endpoints=110000")
+	at, err := s.newSite(ctx, "mesh", netsim.Evenkeel, "--max-endpoints=110000")
 	if err != nil {
 		return nil, err
 	}
@@ -172,6 +175,35 @@ func (s *session) newMeshSite(ctx context.Context) (*site, error) {
 		}
 	}
 	return at, nil
+}
+
+// peerSite has a proxy in user space. It knows only the services of the pairs, so it has less to look through than mesh
+// and NAT.
+func (s *session) peerSite(arm string) func(context.Context) (*site, error) {
+	return func(ctx context.Context) (*site, error) {
+		if at := s.peers[arm]; at != nil {
+			return at, nil
+		}
+		dataplane, args := netsim.Ambient, []string(nil)
+		switch arm {
+		case Plaintext:
+			args = []string{"--plaintext"}
+		case Ztunnel:
+			dataplane = netsim.Ztunnel
+		}
+		at, err := s.newSite(ctx, strings.NewReplacer(", ", "-").Replace(arm), dataplane, args...)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(at.lab.Info().Manifests, "pairs.yaml"), at.pairManifests(), 0o644)
+		}
+		if err == nil {
+			err = at.restartAgent(ctx) // it reads that once
+		}
+		if err != nil {
+			return nil, fmt.Errorf("build pods with %s: %w", arm, err)
+		}
+		s.peers[arm] = at
+		return at, nil
+	}
 }
 
 // restartAgent ends the agent, if one runs, and starts the next one.
@@ -227,6 +259,7 @@ func (s *session) closeSites(ctx context.Context) error {
 		errs = append(errs, at.lab.Down(ctx))
 	}
 	s.sites, s.plain, s.nat, s.mesh, s.engine = nil, nil, nil, nil, nil
+	clear(s.peers)
 	return errors.Join(errs...)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/load"
@@ -71,8 +72,9 @@ const (
 	metricAgain  = "again"  // connect() of the same socket, nanoseconds
 )
 
-// compared are the arms of a comparison of traffic, in the order that they are shown.
-func (s *session) compared(ctx context.Context, c conditions, withNAT bool) (names []string, links map[string]*link, err error) {
+// compared are the arms of a comparison of traffic, in the order that they are shown; others are those beside no mesh and
+// the mesh.
+func (s *session) compared(ctx context.Context, c conditions, others ...string) (names []string, links map[string]*link, err error) {
 	links = map[string]*link{}
 	defer func() {
 		if err != nil {
@@ -88,10 +90,14 @@ func (s *session) compared(ctx context.Context, c conditions, withNAT bool) (nam
 		{Plain, s.plainSite, 0, false},
 		{Again, s.plainSite, 1, false},
 		{NAT, s.natSite, 0, true},
+		{Ambient, s.peerSite(Ambient), 0, true},
+		{Plaintext, s.peerSite(Plaintext), 0, true},
+		{Ztunnel, s.peerSite(Ztunnel), 0, true},
 		{Mesh, s.meshSite, 0, true},
 		{Checked, s.meshSite, 1, true},
 	} {
-		if a.name == NAT && !withNAT {
+		always := a.name == Plain || a.name == Again || a.name == Mesh || a.name == Checked
+		if !always && !slices.Contains(others, a.name) {
 			continue
 		}
 		at, err := a.site(ctx)
@@ -116,11 +122,11 @@ func closeLinks(links map[string]*link) error {
 }
 
 // traffic runs rounds of one kind of block.
-func (s *session) traffic(ctx context.Context, trial string, v variant, b load.Block, withNAT bool) (series Series, err error) {
+func (s *session) traffic(ctx context.Context, trial string, v variant, b load.Block, others ...string) (series Series, err error) {
 	if v.twoCores && s.cpus < 2 {
 		return Series{}, errors.New("two cores are needed, and there is one")
 	}
-	names, links, err := s.compared(ctx, v.conditions(b.Connections), withNAT)
+	names, links, err := s.compared(ctx, v.conditions(b.Connections), others...)
 	if err != nil {
 		return Series{}, err
 	}
@@ -148,7 +154,7 @@ func (s *session) traffic(ctx context.Context, trial string, v variant, b load.B
 // connectCost runs rounds of connect() alone.
 func (s *session) connectCost(ctx context.Context, trial string) (series Series, err error) {
 	c := conditions{congestion: "reno", server: "serve-one"}
-	names, links, err := s.compared(ctx, c, false)
+	names, links, err := s.compared(ctx, c)
 	if err != nil {
 		return Series{}, err
 	}
