@@ -76,12 +76,12 @@ func Run(ctx context.Context, o Options) error {
 			return fmt.Errorf("hold connections of pod %s/%s: %w", p.pod.Namespace, p.pod.Name, err)
 		}
 	}
-	// Connections outlive ctx.
+	// Connections outlive ctx; that a listener fails ends it.
 	serving := context.WithoutCancel(ctx)
-	var group errgroup.Group
+	group, ctx := errgroup.WithContext(ctx)
 	for _, p := range pods {
-		group.Go(func() error { return p.accept(serving, p.outgoing, p.outbound) })
-		group.Go(func() error { return p.accept(serving, p.incoming, p.inbound) })
+		group.Go(func() error { p.accept(serving, p.outgoing, p.outbound); return nil })
+		group.Go(func() error { p.accept(serving, p.incoming, p.inbound); return nil })
 		group.Go(p.serveTunnels)
 	}
 	if err := notify(o.Notify); err != nil {
@@ -141,15 +141,23 @@ func (p *held) close() {
 	}
 }
 
+// acceptAgain is how long accept waits when there are no file descriptors left, or the like.
+const acceptAgain = 10 * time.Millisecond
+
 // accept hands connections to handle, each in a goroutine, until the listener is closed.
-func (p *held) accept(ctx context.Context, l *net.TCPListener, handle func(context.Context, *net.TCPConn) error) error {
+func (p *held) accept(ctx context.Context, l *net.TCPListener, handle func(context.Context, *net.TCPConn) error) {
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for {
 		conn, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
-			return nil
+			return
 		}
 		if err != nil {
-			return fmt.Errorf("accept connections of pod %s/%s: %w", p.pod.Namespace, p.pod.Name, err)
+			p.log.Debug("no connection accepted", "pod", p.pod.Name, "error", err)
+			again.Reset(acceptAgain)
+			<-again.C
+			continue
 		}
 		end := p.count.begin()
 		go func() {
