@@ -11,7 +11,7 @@ PROCS ?= 2
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e chaos bench microbench generate lint fmt clean need-go need-clang need-kernel
+.PHONY: help build demo test unit e2e chaos bench microbench generate lint fmt clean need-go need-clang need-kernel need-chromium
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -23,7 +23,7 @@ demo: build ## watch two nodes serve while their agents are killed; under two mi
 
 test: unit e2e chaos ## every test: beside the code, then the built binaries end to end
 
-unit: need-go
+unit: need-go need-chromium
 	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) $$(go list ./... | grep -Ev '/(e2e|chaos)$$') && \
 		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
 		echo "unit: $$((SECONDS - s)) s"
@@ -72,5 +72,8 @@ need-clang:
 	@command -v clang-19 llvm-strip-19 clang-format-19 >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \
 		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy clang-19 llvm-19 clang-format-19 libbpf-dev gcc; } || \
 		{ echo "install clang-19, llvm-19, clang-format-19 and libbpf-dev; only generate, lint and fmt need them" >&2; exit 1; }
+need-chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { $(SUDO) apt-get update -q && \
+		$(SUDO) apt-get install -qy chromium; } || { echo "install chromium: the report of evenkeel-chaos is tested in it" >&2; exit 1; }
 need-kernel: build
 	@$(SUDO) bin/evenkeel doctor >/dev/null || { $(SUDO) bin/evenkeel doctor; exit 1; }

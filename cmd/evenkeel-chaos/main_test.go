@@ -15,11 +15,12 @@ import (
 	"github.com/evenkeel/evenkeel/netsim/flow/record"
 )
 
-// chaos runs a command line and returns what it printed.
-func chaos(t *testing.T, args ...string) (code int, stdout, stderr string) {
+// evenkeelChaos runs a command line and returns what it printed.
+func evenkeelChaos(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = command.Run(t.Context(), newRootCommand, command.Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &err}, args)
+	code = command.Run(t.Context(), newRootCommand, command.Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &err,
+		Getenv: func(string) string { return "" }}, args)
 	return code, out.String(), err.String()
 }
 
@@ -50,16 +51,16 @@ func recorded(t *testing.T, lateness time.Duration) string {
 }
 
 func TestJudge(t *testing.T) {
-	code, out, _ := chaos(t, "judge", recorded(t, 5*time.Millisecond))
+	code, out, _ := evenkeelChaos(t, "judge", recorded(t, 5*time.Millisecond))
 	if code != 0 || !strings.HasPrefix(out, "passed: 1 flows intact, 0 stalled, 0 broken") {
 		t.Errorf("exit status %d: %s", code, out)
 	}
-	code, out, _ = chaos(t, "judge", recorded(t, 50*time.Millisecond))
+	code, out, _ = evenkeelChaos(t, "judge", recorded(t, 50*time.Millisecond))
 	if code != 1 || !strings.HasPrefix(out, "failed: 0 flows intact, 1 stalled") || !strings.Contains(out, "shop  grpc") ||
 		!strings.Contains(out, "50.0 ms beyond the schedule, 10.0 ms are allowed") {
 		t.Errorf("exit status %d: %s", code, out)
 	}
-	code, out, _ = chaos(t, "judge", "-o", "json", recorded(t, 50*time.Millisecond))
+	code, out, _ = evenkeelChaos(t, "judge", "-o", "json", recorded(t, 50*time.Millisecond))
 	var told struct {
 		Verdict  string
 		WorstGap float64 `json:"worst_gap_ms"`
@@ -76,36 +77,43 @@ func TestJudge(t *testing.T) {
 
 func TestWrongCommandLines(t *testing.T) {
 	for line, want := range map[string]string{
-		"juge x":              `unknown command "juge", did you mean judge?`,
-		"judge":               "needs a recording",
-		"fault inject":        "want NAME TARGET",
-		"fault trace":         "needs one agent",
-		"fault ls -o xml":     `--output "xml"`,
-		"judge -o xml x":      `--output "xml"`,
-		"judge --frobnicate":  "unknown flag",
-		"flow relay --to x":   `--to "x"`,
-		"flow cleint":         "did you mean client",
-		"flow client nothing": `"nothing" is one too many`,
+		"juge x":                  `unknown command "juge", did you mean judge?`,
+		"judge":                   "needs a recording",
+		"fault inject":            "want NAME TARGET",
+		"fault trace":             "needs one agent",
+		"fault ls -o xml":         `--output "xml"`,
+		"judge -o xml x":          `--output "xml"`,
+		"run --label (a":          `--label "(a"`,
+		"run --from x":            "give both or none",
+		"run --dataplane x":       `data plane "x"`,
+		"run --report /no/x":      "there is no directory /no",
+		"run --to /no --from /no": "cannot be executed",
+		"run tier:smoke":          `"tier:smoke" is one too many`,
+		"run --topology /no":      "/no",
+		"judge --frobnicate":      "unknown flag",
+		"flow relay --to x":       `--to "x"`,
+		"flow cleint":             "did you mean client",
+		"flow client nothing":     `"nothing" is one too many`,
 	} {
-		code, _, text := chaos(t, strings.Fields(line)...)
+		code, _, text := evenkeelChaos(t, strings.Fields(line)...)
 		if code != 2 || !strings.Contains(text, want) || !strings.Contains(text, "--help'") {
 			t.Errorf("%s: exit status %d: %s", line, code, text)
 		}
 	}
-	if code, _, text := chaos(t, "judge", "/no/such/file"); code != 1 || !strings.Contains(text, "/no/such/file") {
+	if code, _, text := evenkeelChaos(t, "judge", "/no/such/file"); code != 1 || !strings.Contains(text, "/no/such/file") {
 		t.Errorf("exit status %d: %s", code, text)
 	}
-	if code, out, _ := chaos(t); code != 0 || !strings.Contains(out, "judge") || strings.Contains(out, "relay") {
+	if code, out, _ := evenkeelChaos(t); code != 0 || !strings.Contains(out, "judge") || strings.Contains(out, "relay") {
 		t.Errorf("exit status %d: %s", code, out)
 	}
 }
 
 func TestFaultList(t *testing.T) {
-	code, out, _ := chaos(t, "fault", "ls")
+	code, out, _ := evenkeelChaos(t, "fault", "ls")
 	if code != 0 || !strings.Contains(out, "PROCESS") || !strings.Contains(out, "delay=20ms") {
 		t.Errorf("exit status %d: %s", code, out)
 	}
-	code, out, _ = chaos(t, "fault", "ls", "-o", "json")
+	code, out, _ = evenkeelChaos(t, "fault", "ls", "-o", "json")
 	var kinds []struct {
 		Name, Group, Target string
 		Params              []struct{ Name, Default string }

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/formatter"
+	"github.com/onsi/ginkgo/v2/reporters"
+	"github.com/onsi/ginkgo/v2/types"
+	"github.com/onsi/gomega"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/evenkeel/evenkeel/chaos"
+	"github.com/evenkeel/evenkeel/chaos/report"
+	"github.com/evenkeel/evenkeel/cmd/internal/command"
+)
+
+// runOptions are the flags of run.
+type runOptions struct {
+	chaos.Config
+	label, page, junit string
+	output             command.Output
+	list               bool
+	timeout            time.Duration
+}
+
+func newRunCommand(e command.Env) *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the suites: may this release be rolled out?",
+		Long: `Run the suites, on labs out of network namespaces: connections are watched frame by frame while agents are killed,
+stopped, starved and restarted, state is damaged and wires are cut. It ends with one sentence: whether the release may
+be rolled out, and if not, why. Needs root.
+
+Exit code 0: every expectation came true, that of the controls included, whose connections have to break. 1: one did
+not, or the run could not tell. 2: the command line was wrong.
+
+--label chooses specs by their labels, such as tier:smoke (a minute), tier:pr, tier:nightly, fault:kill; ! && || and
+parentheses combine them. --list shows the specs and their labels.`,
+		Example: `  sudo evenkeel-chaos run --label tier:smoke
+  sudo evenkeel-chaos run --from ./1.3/evenkeel --to ./1.4/evenkeel --report rollout.html
+  sudo evenkeel-chaos run --label 'tier:pr && !fault:wire' --seed 42 -o json --junit junit.xml`,
+		Args: command.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.check(c); err != nil {
+				return err
+			}
+			return runSuites(c.Context(), e, o)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Dataplane, "dataplane", "evenkeel", "what carries the traffic of the labs: none, evenkeel, ambient or ztunnel")
+	f.StringVar(&o.Ztunnel, "ztunnel", e.Getenv("EVENKEEL_ZTUNNEL"), "the ztunnel that is compared with; default: $EVENKEEL_ZTUNNEL")
+	f.StringVar(&o.label, "label", "", "run the specs with these labels; default: all")
+	f.Uint64Var(&o.Seed, "seed", 0, "decides everything that is drawn at random; default: the time")
+	f.StringVar(&o.Topology, "topology", "", "topology file that labs are made of, in place of the suites' own")
+	f.StringVar(&o.Manifests, "manifests", "", "directory of Kubernetes documents that are served as well")
+	f.StringVar(&o.Binaries, "binaries", "", "directory of the evenkeel to test; default: the one of this program")
+	f.StringVar(&o.From, "from", "", "evenkeel of the release that is in use")
+	f.StringVar(&o.To, "to", "", "evenkeel of the release that is to be rolled out")
+	f.StringVar(&o.page, "report", "", "write the report to this HTML file, which needs nothing else")
+	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
+	f.DurationVar(&o.timeout, "timeout", time.Hour, "give up after this long")
+	f.BoolVar(&o.list, "list", false, "list the specs that would run, and run none")
+	o.output.Flag(c)
+	return c
+}
+
+// styles are how Ginkgo marks what is coloured.
+var styles = regexp.MustCompile(`{{[^}]*}}`)
+
+// check refuses a command line that cannot be run, before anything is.
+func (o *runOptions) check(c *cobra.Command) error {
+	if err := o.output.Check(c); err != nil {
+		return err
+	}
+	if _, err := types.ParseLabelFilter(o.label); err != nil {
+		var syntax types.GinkgoError
+		if errors.As(err, &syntax) {
+			err = errors.New(strings.Join(strings.Fields(styles.ReplaceAllString(syntax.Message, "")), " "))
+		}
+		return command.Usage(c, fmt.Errorf("--label %q: %w", o.label, err))
+	}
+	if (o.From == "") != (o.To == "") {
+		return command.Usage(c, errors.New("--from and --to name the two releases of an upgrade: give both or none"))
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	o.Chaos, o.Binaries = self, cmp.Or(o.Binaries, filepath.Dir(self))
+	for flag, path := range map[string]string{"--from": o.From, "--to": o.To, "--ztunnel": o.Ztunnel} {
+		if path == "" {
+			continue
+		}
+		if err := unix.Access(path, unix.X_OK); err != nil {
+			return command.Usage(c, fmt.Errorf("%s %s cannot be executed: %w", flag, path, err))
+		}
+	}
+	for flag, path := range map[string]string{"--report": o.page, "--junit": o.junit} {
+		if err := checkDirectory(flag, path); err != nil {
+			return command.Usage(c, err)
+		}
+	}
+	if err := chaos.Configure(o.Config); err != nil {
+		return command.Usage(c, err)
+	}
+	return nil
+}
+
+// checkDirectory refuses a file in a directory that there is not.
+func checkDirectory(flag, path string) error {
+	if path == "" {
+		return nil
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
+		return fmt.Errorf("%s %s: there is no directory %s", flag, path, filepath.Dir(path))
+	}
+	return nil
+}
+
+func runSuites(ctx context.Context, e command.Env, o runOptions) error {
+	if os.Geteuid() != 0 && !o.list {
+		return errors.New("run makes network namespaces and loads BPF programs: run it as root, sudo evenkeel-chaos run")
+	}
+	show := newProgress(e, o.output)
+	suite, reporting := ginkgo.GinkgoConfiguration()
+	suite.LabelFilter, suite.Timeout, suite.DryRun = o.filter(), o.timeout, o.list
+	suite.RandomSeed = int64(cmp.Or(o.Seed, uint64(time.Now().Unix())))
+	reporting.NoColor = true
+	var found types.Report
+	ginkgo.ReportBeforeSuite(func(r types.Report) { show.begin(r) })
+	ginkgo.ReportBeforeEach(func(r types.SpecReport) { show.start(r) })
+	ginkgo.ReportAfterEach(func(r types.SpecReport) { show.end(r) })
+	ginkgo.ReportAfterSuite("keep", func(r types.Report) { found = r })
+	// Ginkgo prints for those who develop specs: the progress and the report here are for those who run them.
+	formatter.ColorableStdOut = io.Discard
+	gomega.RegisterFailHandler(ginkgo.Fail)
+	ginkgo.RunSpecs(&outcome{}, "evenkeel-chaos", suite, reporting)
+	show.close()
+	if o.list {
+		return listSpecs(e, o.output, found)
+	}
+	if o.junit != "" {
+		if err := reporters.GenerateJUnitReport(found, o.junit); err != nil {
+			return fmt.Errorf("write --junit %s: %w", o.junit, err)
+		}
+	}
+	r, err := report.Of(found)
+	if err != nil {
+		return err
+	}
+	r.Title = "evenkeel-chaos"
+	r.Seed, r.Dataplane, r.Repeat = uint64(suite.RandomSeed), o.Dataplane, o.again(suite.RandomSeed)
+	what, releases := o.releases(ctx)
+	r.About = append(releases, machine()...)
+	r.Conclude(what, o.label)
+	if o.page != "" {
+		if err := writePage(r, o.page); err != nil {
+			return err
+		}
+	}
+	if o.output == "json" {
+		if err := command.JSON(e.Stdout, r.WithoutPictures()); err != nil {
+			return err
+		}
+	} else {
+		printConclusion(e.Stdout, r, o)
+	}
+	if r.Answer != report.Yes {
+		return command.Exit(1)
+	}
+	return nil
+}
+
+// filter is --label, without the specs that need builds which do wrong on purpose where there are none: whoever tests a
+// release has no use for them.
+func (o *runOptions) filter() string {
+	if _, err := os.Stat(filepath.Join(o.Binaries, "control")); err == nil {
+		return o.label
+	}
+	const without = "!build:control"
+	if o.label == "" {
+		return without
+	}
+	return "(" + o.label + ") && " + without
+}
+
+// outcome takes Ginkgo's word that the suite failed, which its report says better.
+type outcome struct{}
+
+func (*outcome) Fail() {}
+
+// again is the command line that does the same.
+func (o *runOptions) again(seed int64) string {
+	line := []string{"evenkeel-chaos", "run"}
+	for _, f := range []struct{ flag, value string }{
+		{"--dataplane", strings.Replace(o.Dataplane, "evenkeel", "", 1)}, {"--label", o.label}, {"--topology", o.Topology},
+		{"--manifests", o.Manifests}, {"--from", o.From}, {"--to", o.To}, {"--seed", fmt.Sprint(seed)},
+	} {
+		if f.value == "" {
+			continue
+		}
+		if strings.ContainsAny(f.value, " !&|()'\"$*") {
+			f.value = "'" + strings.ReplaceAll(f.value, "'", `'\''`) + "'"
+		}
+		line = append(line, f.flag, f.value)
+	}
+	return strings.Join(line, " ")
+}
+
+// releases names what was tested, for the sentence and for the report.
+func (o *runOptions) releases(ctx context.Context) (string, []report.Fact) {
+	if o.To != "" {
+		from, to := release(ctx, o.From), release(ctx, o.To)
+		return fmt.Sprintf("%s after %s", to, from), []report.Fact{{Name: "from", Value: from}, {Name: "to", Value: to}}
+	}
+	this := release(ctx, filepath.Join(o.Binaries, "evenkeel"))
+	return this, []report.Fact{{Name: "release", Value: this}}
+}
+
+// release is what a binary says that it is; its path if it says nothing.
+func release(ctx context.Context, path string) string {
+	said, err := exec.CommandContext(ctx, path, "--version").Output()
+	name := strings.TrimSpace(strings.Replace(string(said), "version ", "", 1))
+	if err != nil || name == "" {
+		return path
+	}
+	return name
+}
+
+// machine is what the run was made on.
+func machine() []report.Fact {
+	facts := []report.Fact{{Name: "processors", Value: fmt.Sprint(runtime.NumCPU())}}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		facts = append(facts, report.Fact{Name: "kernel", Value: unix.ByteSliceToString(u.Release[:])})
+	}
+	return facts
+}
+
+func writePage(r *report.Report, path string) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("write --report: %w", err)
+	}
+	return errors.Join(r.HTML(file), file.Close())
+}
+
+func printConclusion(w io.Writer, r *report.Report, o runOptions) {
+	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped in %.0f s; flows: %d intact, %d stalled, %d broken; worst gap %.1f ms of "+
+		"%.1f ms; %d wrong verdicts, %d leaks\n", r.Passed, r.Failed, r.Skipped, r.Seconds, r.Flows.Intact, r.Flows.Stalled,
+		r.Flows.Broken, r.WorstGap, r.Budget, r.WrongVerdicts, r.Leaks)
+	fmt.Fprintf(w, "again: %s\n", r.Repeat)
+	for _, f := range []string{o.page, o.junit} {
+		if f != "" {
+			fmt.Fprintf(w, "written: %s\n", f)
+		}
+	}
+	fmt.Fprintf(w, "\n%s\n", r.Sentence)
+}
+
+// listSpecs prints what a dry run has found.
+func listSpecs(e command.Env, form command.Output, found types.Report) error {
+	type line struct {
+		Spec   string   `json:"spec"`
+		Labels []string `json:"labels"`
+	}
+	lines := []line{}
+	for _, s := range found.SpecReports {
+		if s.LeafNodeType == types.NodeTypeIt && !s.State.Is(types.SpecStateSkipped) {
+			lines = append(lines, line{s.FullText(), s.Labels()})
+		}
+	}
+	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.Spec, b.Spec) })
+	if form == "json" {
+		return command.JSON(e.Stdout, lines)
+	}
+	for _, l := range lines {
+		fmt.Fprintf(e.Stdout, "%s  [%s]\n", l.Spec, strings.Join(l.Labels, " "))
+	}
+	return nil
+}
+
+// lines are the first of a text, none of them empty.
+func lines(text string, most int) []string {
+	var out []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimRight(line, " \n"); line != "" && len(out) < most {
+			out = append(out, line)
+		}
+	}
+	return out
+}
