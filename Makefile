@@ -18,8 +18,8 @@ help: ## this list
 build: need-go ## bin/evenkeel, bin/evenkeel-chaos, bin/evenkeel-load
 	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
 
-demo: build ## watch two nodes serve while their agents are killed; under two minutes
-	$(SUDO) bin/evenkeel demo $(ARGS)
+demo: build ## watch two data planes serve while their agents are killed; under two minutes
+	$(SUDO) bin/evenkeel-chaos demo $(ARGS)
 
 test: unit e2e chaos ## every test: beside the code, then the built binaries end to end
 

@@ -181,7 +181,7 @@ func TestParseRefusesOtherFiles(t *testing.T) {
 
 // The demo is a topology that people start from.
 func TestDemoParses(t *testing.T) {
-	const path = "../cmd/evenkeel/demo.yaml"
+	const path = "../cmd/evenkeel-chaos/demo.yaml"
 	if _, err := os.Stat(path); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,6 @@ func newRootCommand(e command.Env) *cobra.Command {
 		Use:   "evenkeel-chaos",
 		Short: "Break what carries traffic, and say what became of every connection",
 	})
-	root.AddCommand(newRunCommand(e), newJudgeCommand(e), newFaultCommand(e), newFlowCommand())
+	root.AddCommand(newRunCommand(e), newDemoCommand(e), newJudgeCommand(e), newFaultCommand(e), newFlowCommand())
 	return root
 }

@@ -5,8 +5,11 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // progress shows on a terminal how far long work has come, in one line that is written over. Elsewhere it is silent.
@@ -46,4 +49,13 @@ func (p *progress) clear() {
 	if p.out != nil && p.stage != "" {
 		fmt.Fprint(p.out, "\r\x1b[K")
 	}
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
 }
