@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// chaosRun runs evenkeel-chaos and returns its exit code and what it printed.
+func chaosRun(ctx SpecContext, args ...string) (code int, stdout, stderr string) {
+	GinkgoHelper()
+	var out, err bytes.Buffer
+	c := exec.CommandContext(ctx, filepath.Join(filepath.Dir(built.evenkeel), "evenkeel-chaos"), args...)
+	c.Stdout, c.Stderr = &out, &err
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) } // it takes its labs down
+	c.WaitDelay = 30 * time.Second
+	ended := c.Run()
+	var exit *exec.ExitError
+	if !errors.As(ended, &exit) {
+		Expect(ended).NotTo(HaveOccurred())
+	}
+	return c.ProcessState.ExitCode(), out.String(), err.String()
+}
+
+// Serial: what is judged here is late when other specs use the processors.
+var _ = Describe("evenkeel-chaos run", Serial, func() {
+	const limit = SpecTimeout(2 * time.Minute)
+	// One spec: flows of every kind through a mesh to which nothing is done, and what must be refused.
+	const label = "tier:smoke && fault: isEmpty && !negative && !build:control"
+
+	type answer struct {
+		Answer, Sentence string
+		Seed             uint64
+		Dataplane        string
+		Passed, Failed   int
+		Skipped          int
+		Flows            struct{ Intact, Stalled, Broken int }
+		WorstGap         *float64 `json:"worst_gap_ms"`
+		Budget           float64  `json:"budget_ms"`
+		Void, Leaks      *int
+		WrongVerdicts    int `json:"wrong_verdicts"`
+		Specs            []struct{ Group, Name, State, Failure string }
+	}
+	parse := func(text string) answer {
+		GinkgoHelper()
+		var a answer
+		Expect(json.Unmarshal([]byte(text), &a)).To(Succeed(), text)
+		return a
+	}
+
+	It("says that a release may be rolled out, in every form", func(ctx SpecContext) {
+		dir := GinkgoT().TempDir()
+		page, junit := filepath.Join(dir, "report.html"), filepath.Join(dir, "junit.xml")
+		code, out, progress := chaosRun(ctx, "run", "--label", label, "--seed", "42", "-o", "json", "--report", page, "--junit", junit)
+		Expect(code).To(BeZero(), "%s%s", progress, out)
+		a := parse(out)
+		Expect(a.Answer).To(Equal("yes"))
+		Expect(a.Sentence).To(HavePrefix("Yes, evenkeel "))
+		Expect(a.Seed).To(BeEquivalentTo(42))
+		Expect(a.Dataplane).To(Equal("evenkeel"))
+		Expect(a.Passed).To(Equal(len(a.Specs)))
+		Expect(a.Passed).To(BeNumerically(">=", 1))
+		Expect(a.Flows.Intact).To(BeNumerically(">", 10))
+		Expect(a.Flows.Broken + a.WrongVerdicts + a.Failed + a.Skipped).To(BeZero())
+		Expect(a.Budget).To(BeNumerically(">=", 10))
+		Expect(a.WorstGap).NotTo(BeNil())
+		Expect(a.Void).NotTo(BeNil())
+		Expect(a.Leaks).NotTo(BeNil())
+		Expect(progress).To(ContainSubstring("1/1 ok"))
+
+		text, err := os.ReadFile(page)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(string(text)).To(ContainSubstring("may be rolled out"))
+		Expect(string(text)).To(ContainSubstring(`<path class="calm"`), "flows over time")
+		text, err = os.ReadFile(junit)
+		Expect(err).NotTo(HaveOccurred())
+		var suites struct {
+			Tests    int `xml:"tests,attr"`
+			Failures int `xml:"failures,attr"`
+		}
+		Expect(xml.Unmarshal(text, &suites)).To(Succeed())
+		Expect(suites.Tests).To(BeNumerically(">=", 1))
+		Expect(suites.Failures).To(BeZero())
+	}, limit)
+
+	// The control: a build that lets pass what must be refused is found out.
+	It("says that a wrong build may not", Label("control"), func(ctx SpecContext) {
+		code, out, progress := chaosRun(ctx, "run", "--label", label, "-o", "json", "--binaries", filepath.Dir(built.controls["miss_passes"]))
+		Expect(code).To(Equal(1), "%s%s", progress, out)
+		a := parse(out)
+		Expect(a.Answer).To(Equal("no"))
+		Expect(a.Sentence).To(And(HavePrefix("No, evenkeel "), ContainSubstring("may not be rolled out"),
+			ContainSubstring("went as it must not")))
+		Expect(a.WrongVerdicts).To(BeNumerically(">", 0))
+		Expect(a.Specs).To(ContainElement(HaveField("State", "failed")))
+		Expect(progress).To(ContainSubstring("FAILED"))
+	}, limit)
+
+	It("does not say yes where nothing ran", func(ctx SpecContext) {
+		code, out, _ := chaosRun(ctx, "run", "--label", "no-such-label")
+		Expect(code).To(Equal(1))
+		Expect(out).To(ContainSubstring("is not known: no spec ran"))
+	}, limit)
+})
+
+var _ = Describe("The demo", Serial, func() {
+	It("loses nothing through evenkeel, shows what the peer loses, and leaves nothing", func(ctx SpecContext) {
+		page := filepath.Join(GinkgoT().TempDir(), "demo.html")
+		code, out, errs := chaosRun(ctx, "demo", "--pace", "500ms", "--report", page)
+		Expect(code).To(BeZero(), "%s%s", out, errs)
+		Expect(out).To(ContainSubstring("none failed, no connection noticed"))
+		Expect(out).To(MatchRegexp(`Through the proxies 18 of \d+ connections broke`))
+		Expect(out).To(MatchRegexp(`kill -9(.|\n)*evenkeel: 0 connections lost; ambient: 6 connections lost`))
+		Expect(out).NotTo(ContainSubstring("\x1b"), "there is no terminal")
+		text, err := os.ReadFile(page)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(string(text)).To(And(ContainSubstring(`data-dataplane="evenkeel"`), ContainSubstring(`data-dataplane="ambient"`)))
+		labs, err := exec.CommandContext(ctx, built.evenkeel, "sim", "ls", "-o", "json").Output()
+		Expect(err).NotTo(HaveOccurred())
+		Expect(string(labs)).NotTo(ContainSubstring(`"demo`))
+	}, SpecTimeout(2*time.Minute))
+})
