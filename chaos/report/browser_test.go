@@ -34,7 +34,7 @@ func browser(t *testing.T) context.Context {
 	}
 	// As root Chromium runs without its sandbox or not at all.
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(stop)
@@ -149,7 +149,7 @@ func TestFilterInBrowser(t *testing.T) {
 			t.Errorf("%s: %d are to be seen, not %d", what, got, want)
 		}
 	}
-	visible(4, "all")
+	visible(5, "all")
 	must(t, chromedp.Do(ctx, chromedp.Click(`button[data-state="failed"]`)))
 	visible(1, "failed")
 	must(t, chromedp.Do(ctx, chromedp.Click(`button[data-state="control"]`)))
@@ -159,7 +159,12 @@ func TestFilterInBrowser(t *testing.T) {
 	// What broke is painted in a colour of its own: in ambient's run, and in the one that failed.
 	painted := evaluate[int](ctx, t, `new Set([...document.querySelectorAll("path.lost")].map(p => p.closest(".plot"))).size`)
 	colours := evaluate[int](ctx, t, `new Set([...document.querySelectorAll("path")].map(p => getComputedStyle(p).fill)).size`)
-	if painted != 3 || colours < 5 {
+	// Two specs with the same faults on two data planes are beside each other as well.
+	beside := evaluate[string](ctx, t, `[...document.querySelectorAll(".pair .plot")].map(p => p.dataset.dataplane).join()`)
+	if beside != "evenkeel,ambient" {
+		t.Errorf("beside each other: %q", beside)
+	}
+	if painted != 4 || colours < 5 {
 		t.Errorf("%d plots show what broke, in %d colours", painted, colours)
 	}
 }

@@ -19,6 +19,7 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"ms":   func(v float64) string { return fmt.Sprintf("%.1f ms", v) },
+	"gap":  gap,
 	"took": took,
 }).Parse(pageText))
 
@@ -28,6 +29,7 @@ func (r *Report) HTML(w io.Writer) error {
 	for _, s := range r.Specs {
 		p.add(s)
 	}
+	p.arrange()
 	slices.SortStableFunc(p.Specs, func(a, b *section) int { return rank(a.State) - rank(b.State) })
 	if err := pageTemplate.Execute(w, p); err != nil {
 		return fmt.Errorf("write report: %w", err)
@@ -44,6 +46,51 @@ type page struct {
 	Planes []*plane
 	Matrix []*matrixRow
 	Specs  []*section
+	// Pairs are runs of different specs with the same faults on different data planes.
+	Pairs []*pair
+}
+
+// pair is what the same faults did to connections of each data plane.
+type pair struct {
+	Group, What string
+	Plots       []*plot
+	specs       map[string]bool
+}
+
+// arrange puts data planes beside each other, this project's first.
+func (p *page) arrange() {
+	first := slices.IndexFunc(p.Planes, func(pl *plane) bool { return pl.Name == "evenkeel" })
+	if first > 0 {
+		p.Planes[0], p.Planes[first] = p.Planes[first], p.Planes[0]
+		for _, row := range p.Matrix {
+			row.Cells[0], row.Cells[first] = row.Cells[first], row.Cells[0]
+		}
+	}
+	p.Pairs = slices.DeleteFunc(p.Pairs, func(two *pair) bool { return len(two.Plots) < 2 || len(two.specs) < 2 })
+	for _, two := range p.Pairs {
+		slices.SortStableFunc(two.Plots, func(a, b *plot) int { return p.column(a.Dataplane) - p.column(b.Dataplane) })
+	}
+}
+
+// pair adds a drawing to those of the same faults, one for each data plane.
+func (p *page) pair(s Spec, drawn *plot) {
+	var faults []string
+	for _, f := range drawn.Run.Faults {
+		faults = append(faults, f.Spec)
+	}
+	what := strings.Join(faults, ", ")
+	if what == "" {
+		return
+	}
+	i := slices.IndexFunc(p.Pairs, func(two *pair) bool { return two.Group == s.Group && two.What == what })
+	if i < 0 {
+		i = len(p.Pairs)
+		p.Pairs = append(p.Pairs, &pair{Group: s.Group, What: what, specs: map[string]bool{}})
+	}
+	two := p.Pairs[i]
+	if !slices.ContainsFunc(two.Plots, func(other *plot) bool { return other.Dataplane == drawn.Dataplane }) {
+		two.Plots, two.specs[s.Name] = append(two.Plots, drawn), true
+	}
 }
 
 // plane sums up what ran on a data plane.
@@ -124,6 +171,7 @@ func (p *page) add(s Spec) {
 		}
 		if drawn := newPlot(s.Result.Dataplane, run); drawn != nil {
 			sec.Plots = append(sec.Plots, drawn)
+			p.pair(s, drawn)
 		}
 	}
 }
@@ -187,6 +235,14 @@ func (p *plane) count(histogram []uint64, budget float64) {
 		p.Histogram[i] += n
 	}
 	p.Bars = bars(p.Histogram, budget)
+}
+
+// gap is a lateness; below what recordings write down one by one it is known as little only.
+func gap(ms float64) string {
+	if ms == 0 {
+		return fmt.Sprintf("below %d ms", record.Notable/1e6)
+	}
+	return fmt.Sprintf("%.1f ms", ms)
 }
 
 // took is a time for people.

@@ -171,7 +171,7 @@ func (p *plot) classes(d record.FlowVerdict, worst []int32) []string {
 		ms := float64(us) / 1000
 		switch {
 		case us < 0 && i >= end: // the last step is not whole
-		case us < 0 && d.Verdict == record.Broken && i > first:
+		case us < 0 && d.Verdict == record.Broken && i > first && (i > last || d.Must != ""):
 			classes[i] = "lost"
 		case us < 0 && first >= 0 && i > first && i < last:
 			classes[i] = "silent"

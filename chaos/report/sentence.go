@@ -11,6 +11,9 @@ import (
 // the suites was run, empty for all of them.
 func (r *Report) Conclude(what, scope string) {
 	if scope != "" {
+		if strings.Contains(scope, " ") {
+			scope = "(" + scope + ")"
+		}
 		scope = " as far as " + scope + " goes"
 	}
 	total := r.Passed + r.Failed
@@ -60,7 +63,12 @@ func (r *Report) first() string {
 		if s.State != Failed {
 			continue
 		}
-		why, _, _ := strings.Cut(strings.TrimSpace(s.Failure), "\n")
+		const most = 160
+		why, _, _ := strings.Cut(s.Failure, "\n\n")
+		why = strings.Join(strings.Fields(why), " ")
+		if runes := []rune(why); len(runes) > most {
+			why = string(runes[:most-1]) + "…"
+		}
 		return strings.TrimSuffix(fmt.Sprintf("%s %s: %s", s.Group, s.Name, strings.TrimRight(why, ".:")), ": ")
 	}
 	return ""
@@ -70,7 +78,7 @@ func (r *Report) first() string {
 func (r *Report) proof() string {
 	var parts []string
 	if r.Flows.Intact > 0 {
-		text := fmt.Sprintf("%s held, none more than %.1f ms late", plural(r.Flows.Intact, "connection"), r.WorstGap)
+		text := fmt.Sprintf("%s held, at worst %s late", plural(r.Flows.Intact, "connection"), gap(r.WorstGap))
 		if bad := r.Flows.Stalled + r.Flows.Broken; bad > 0 { // what a spec expected
 			text = fmt.Sprintf("%s held and %d did not, as expected", plural(r.Flows.Intact, "connection"), bad)
 		}
