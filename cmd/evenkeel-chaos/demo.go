@@ -119,7 +119,8 @@ func runDemo(ctx context.Context, e command.Env, o demoOptions) (err error) {
 func (d *demo) draw(ctx context.Context, e command.Env, o demoOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	program := tea.NewProgram(&demoView{demo: d, quit: cancel, width: columns(e)}, tea.WithInput(e.Stdin),
+	view := &demoView{demo: d, quit: cancel, width: columns(e)}
+	program := tea.NewProgram(view, tea.WithInput(e.Stdin),
 		tea.WithOutput(e.Stdout), tea.WithoutSignalHandler())
 	performed := make(chan error, 1)
 	go func() {
@@ -128,7 +129,11 @@ func (d *demo) draw(ctx context.Context, e command.Env, o demoOptions) error {
 	}()
 	_, err := program.Run()
 	cancel() // the terminal may have gone first
-	return errors.Join(<-performed, err)
+	err = errors.Join(<-performed, err)
+	if view.ended && err != nil {
+		return errors.New("ended by a key, before there was anything to conclude")
+	}
+	return err
 }
 
 // perform makes the labs, lets the acts happen on both sides at once, and judges.

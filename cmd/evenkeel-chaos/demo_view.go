@@ -19,6 +19,8 @@ type demoView struct {
 	*demo
 	quit  func()
 	width int
+	// ended tells that a key was pressed that ends it.
+	ended bool
 }
 
 type redraw struct{}
@@ -35,6 +37,7 @@ func (v *demoView) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 		v.width = m.Width
 	case tea.KeyPressMsg:
 		if key := m.String(); key == "q" || key == "esc" || key == "ctrl+c" {
+			v.ended = true
 			v.quit()
 			return v, tea.Quit
 		}
