@@ -98,6 +98,8 @@ func TestConclude(t *testing.T) {
 	void.Report.Void = true
 	discarded := aRun("", 3, 3, 0)
 	discarded.Discarded = true
+	erred := specOf("a", types.SpecStateFailed, nil)
+	erred.Failure.Message = "Unexpected error:\n    <*errors.joinError | 0xb57ef22e8e8>: \n    " + strings.Repeat("long ", 28) + "long long"
 	for name, c := range map[string]struct {
 		specs []types.SpecReport
 		scope string
@@ -110,6 +112,8 @@ func TestConclude(t *testing.T) {
 			"Yes, it may be rolled out as far as tier:smoke goes: 1 expectation"},
 		"broken": {[]types.SpecReport{specOf("a", types.SpecStatePassed, nil), specOf("b", types.SpecStateFailed, good(aRun("", 9, 2, 1)))}, "", No,
 			"No, it may not be rolled out: 1 of 2 expectations did not come true, 2 connections broke and 1 connection stalled. The first: Restart table kill b: Expected <int>: 3 to be zero."},
+		"an error":    {[]types.SpecReport{erred}, "", No, "kill a: Unexpected error: long long"},
+		"cut":         {[]types.SpecReport{erred}, "", No, "long lo…"},
 		"void":        {[]types.SpecReport{specOf("a", types.SpecStatePassed, good(void))}, "", Unknown, "the machine was too slow"},
 		"nothing":     {[]types.SpecReport{specOf("a", types.SpecStateSkipped, nil)}, "", Unknown, "no spec ran"},
 		"interrupted": {[]types.SpecReport{specOf("a", types.SpecStateInterrupted, nil)}, "", No, "1 of 1"},

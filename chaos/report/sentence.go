@@ -4,6 +4,7 @@ package report
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -20,7 +21,7 @@ func (r *Report) Conclude(what, scope string) {
 	switch {
 	case r.Failed > 0:
 		r.Answer = No
-		r.Sentence = fmt.Sprintf("No, %s may not be rolled out: %d of %s did not come true%s. The first: %s.", what,
+		r.Sentence = fmt.Sprintf("No, %s may not be rolled out: %d of %s did not come true%s. The first: %s", what,
 			r.Failed, plural(total, "expectation"), r.damage(), r.first())
 	case r.Passed == 0:
 		r.Answer = Unknown
@@ -57,7 +58,10 @@ func (r *Report) damage() string {
 	return ", " + list(parts)
 }
 
-// first names the first failure, and the beginning of why.
+// pointers are what Gomega says of an error in front of its text.
+var pointers = regexp.MustCompile(`<\*[\w.]+ \| 0x[0-9a-f]+>:`)
+
+// first names the first failure, and the beginning of why, as the end of a sentence.
 func (r *Report) first() string {
 	for _, s := range r.Specs {
 		if s.State != Failed {
@@ -65,11 +69,12 @@ func (r *Report) first() string {
 		}
 		const most = 160
 		why, _, _ := strings.Cut(s.Failure, "\n\n")
-		why = strings.Join(strings.Fields(why), " ")
+		why = strings.Join(strings.Fields(pointers.ReplaceAllString(why, "")), " ")
+		end := "."
 		if runes := []rune(why); len(runes) > most {
-			why = string(runes[:most-1]) + "…"
+			why, end = string(runes[:most]), "…"
 		}
-		return strings.TrimSuffix(fmt.Sprintf("%s %s: %s", s.Group, s.Name, strings.TrimRight(why, ".:")), ": ")
+		return strings.TrimSuffix(s.Group+" "+s.Name+": "+strings.TrimRight(why, ":. "), ": ") + end
 	}
 	return ""
 }
