@@ -212,7 +212,8 @@ func figureOf(id, unit, what, metric string, bound float64) Row {
 }
 
 func programTime() trial {
-	row := figureOf("bpf-ns", "ns", "BPF time per new connection at both ends, statistics' own cost included", metricBPF, 2500)
+	row := figureOf("bpf-ns", "ns",
+		"BPF time per new connection at both ends, storage included, what counting takes left out", metricBPF, 2500)
 	source := row
 	source.ID, source.Variant, source.What = "bpf-ns-source-on", "bpf-ns", row.What+", sources checked"
 	source.samples = direct(metricBPF, Checked)
@@ -294,7 +295,8 @@ func memories() []trial {
 		memory("agent-10k", Scale{1000, 10}, []Row{
 			figureOf("maps-10k", "MiB", "BPF maps with room for 1,000 services of 10 endpoints, filled", metricMaps, 3),
 			figureOf("pss-10k", "MiB", "agent, proportional set size with 10,000 endpoints", metricPSS, 28),
-		}, "--max-services=1000", "--max-endpoints=10000"),
+		}, "--max-services=1000", "--max-endpoints=10000", "--max-workloads=500", "--max-affinities=4096",
+			"--max-peers=4096"),
 		memory("agent-100k", large, []Row{
 			figureOf("maps-100k", "MiB", "BPF maps with room for 10,000 services of 10 endpoints, filled", metricMaps, 16),
 			figureOf("pss-100k", "MiB", "agent, proportional set size with 100,000 endpoints", metricPSS, 64),

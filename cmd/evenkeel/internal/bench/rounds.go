@@ -50,8 +50,8 @@ func (s *session) count(ctx context.Context, trial string, arms []arm, rounds in
 	return s.rounds(ctx, trial, arms, rounds, false)
 }
 
-// time runs a number of rounds that nobody disturbed, and at most twice as many. If not even half of them were
-// undisturbed, all are returned, and why they are not to be trusted.
+// time runs a number of rounds that nobody disturbed, and at most twice as many once patience has run out. If not even
+// half of them were undisturbed, all are returned, and why they are not to be trusted.
 func (s *session) time(ctx context.Context, trial string, arms []arm, rounds int) (Series, error) {
 	return s.rounds(ctx, trial, arms, rounds, true)
 }
@@ -63,7 +63,7 @@ func (s *session) rounds(ctx context.Context, trial string, arms []arm, want int
 	}
 	var good, bad []map[string]map[string]float64 // rounds: arm -> metric -> value
 	why := ""
-	for round := 0; len(good) < want && round < 2*want; round++ {
+	for round := 0; len(good) < want && (round < 2*want || s.patience > 0); round++ {
 		s.progress(trial, len(good), want)
 		results, disturbed, err := s.round(ctx, arms, round)
 		switch {

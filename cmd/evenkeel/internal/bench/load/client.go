@@ -193,15 +193,20 @@ func connectUDP(b Block, fresh bool) (Result, error) {
 		return Result{}, err
 	}
 	defer func() { closeSocket(fd) }()
-	clean := true // fd is not connected yet
-	next := func() error {
-		if !fresh || clean {
+	clean := true // fd was never connected
+	nowhere := target{Family: unix.AF_UNSPEC}
+	next := func() (err error) {
+		switch {
+		case clean:
 			clean = false
-			return nil
+		case fresh:
+			closeSocket(fd)
+			fd, err = socket(unix.SOCK_DGRAM)
+		default:
+			if errno := connect(fd, &nowhere); errno != 0 {
+				return fmt.Errorf("disconnect: %w", errno)
+			}
 		}
-		closeSocket(fd)
-		var err error
-		fd, err = socket(unix.SOCK_DGRAM)
 		return err
 	}
 	w := newWatch()

@@ -21,7 +21,7 @@ const (
 	Connect Kind = "connect"
 	// Fresh opens a UDP socket, connects it, and closes it; only connect() is timed. No packet is sent.
 	Fresh Kind = "fresh"
-	// Again connects one UDP socket over and over.
+	// Again connects one UDP socket over and over; in between it is disconnected, which is not timed.
 	Again Kind = "again"
 	// HTTPKeep and HTTPNew are GET requests by Fortio, on kept connections and on new ones.
 	HTTPKeep Kind = "http-keep"

@@ -141,7 +141,8 @@ var units = map[string]struct {
 	scale float64
 }{
 	"rate": {"per second", 1}, "median": {"µs, median", 1e3}, "cpu": {"µs of CPU", 1e3}, "fresh": {"ns, connect()", 1},
-	"again": {"ns, connect() again", 1}, "bpf": {"ns of BPF", 1}, "p50": {"ms, median", 1}, "p99": {"ms, 99th percentile", 1},
+	"again": {"ns, connect() again", 1}, "bpf": {"ns of BPF", 1}, "counted": {"ns of BPF, with counting", 1},
+	"nothing": {"ns counted for nothing", 1}, "p50": {"ms, median", 1}, "p99": {"ms, 99th percentile", 1},
 	"seconds": {"s", 1}, "maps": {"MiB, maps", 1}, "pss": {"MiB, PSS", 1}, "anonymous": {"MiB, anonymous part of PSS", 1},
 	"peak": {"MiB, peak", 1}, "ready": {"s, start to ready", 1}, "idle": {"% of one core", 1},
 	"wakeups": {"wake-ups per connection", 1}, "writes": {"map writes", 1},
