@@ -111,7 +111,6 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{"upgrade", "upgrade what? exercise"},
 		{"sim", "sim what? apply, down, exec"},
 		{"sim upp", "did you mean up?"},
-		{"demo extra", "extra"},
 		{"completion", "completion what? bash"},
 		{"completion tcsh", "tcsh"},
 		{"completion bash extra", "extra"},
