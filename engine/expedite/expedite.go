@@ -77,11 +77,14 @@ func (s Switch) begin() (end func() error, err error) {
 		if err != nil || !zero(now) { // somebody else's, or ours for another user
 			return err
 		}
-		// Noted first: a switch that is noted and not made does no harm.
+		// Noted first: killed between the two this leaves a note of what was not done, and the next user that switches
+		// makes it true. The other way round nobody would ever switch back.
 		if _, err := ours.WriteAt([]byte("1"), 0); err != nil {
 			return err
 		}
-		_, err = switched.WriteString("1")
+		if _, err = switched.WriteString("1"); err != nil {
+			err = errors.Join(err, ours.Truncate(0))
+		}
 		return err
 	})
 	if err != nil {

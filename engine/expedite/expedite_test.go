@@ -4,6 +4,7 @@ package expedite
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func files(t *testing.T, expedited, normal string) Switch {
@@ -70,6 +73,34 @@ func TestWhatOthersHaveSetStays(t *testing.T) {
 	end = begin(t, s)
 	s.want(t, "0", "where grace periods are to be normal")
 	end()
+}
+
+// TestASwitchThatDoesNotMove leaves no note that would later undo somebody else's setting.
+func TestASwitchThatDoesNotMove(t *testing.T) {
+	s := files(t, "0", "0")
+	fd, err := unix.MemfdCreate("expedited", unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := os.NewFile(uintptr(fd), "expedited")
+	defer sealed.Close()
+	if _, err := sealed.WriteString("0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(sealed.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	stuck := s
+	stuck.Expedited = fmt.Sprintf("/proc/self/fd/%d", fd)
+	done := false
+	if err := stuck.During(func() error { done = true; return nil }); err != nil || !done {
+		t.Errorf("done: %t, %v", done, err)
+	}
+	if err := os.WriteFile(s.Expedited, []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, s)()
+	s.want(t, "1", "of somebody else, later")
 }
 
 func TestAMachineWithoutTheSwitch(t *testing.T) {
