@@ -47,13 +47,16 @@ const maxWait = 5 * time.Minute
 // ServeHTTP answers 200 if the agent is ready and else 503, with a line for each thing that it lacks. The parameter
 // wait is a duration ("10s") for which the answer waits if need be.
 func (r Readiness) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	why := r.Check()
-	if text := request.FormValue("wait"); text != "" && len(why) > 0 {
-		wait, err := time.ParseDuration(text)
-		if err != nil || wait < 0 || wait > maxWait {
+	var wait time.Duration
+	if text := request.FormValue("wait"); text != "" {
+		var err error
+		if wait, err = time.ParseDuration(text); err != nil || wait < 0 || wait > maxWait {
 			http.Error(w, fmt.Sprintf("wait=%q: give a duration of 0s to %s", text, maxWait), http.StatusBadRequest)
 			return
 		}
+	}
+	why := r.Check()
+	if wait > 0 && len(why) > 0 {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {

@@ -50,4 +50,7 @@ func TestReadiness(t *testing.T) {
 	if code := <-answered; code != http.StatusOK {
 		t.Errorf("after a wait: %d", code)
 	}
+	if code, _ := get("?wait=soon"); code != http.StatusBadRequest {
+		t.Errorf("a wrong wait while it is ready: %d", code)
+	}
 }
