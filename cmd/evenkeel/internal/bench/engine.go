@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -172,9 +171,7 @@ func (s *session) change(ctx context.Context, trial string, of Scale) (series Se
 
 // changer is a process of stopwatch.Change.
 type changer struct {
-	command *exec.Cmd
-	stdin   io.WriteCloser
-	stderr  *bytes.Buffer
+	*child
 	answers *json.Decoder
 }
 
@@ -184,44 +181,24 @@ func (s *session) startChanger(ctx context.Context, at *site, pod *netsim.Pod, o
 	if err != nil {
 		return nil, err
 	}
-	c := &changer{command: command, stderr: &bytes.Buffer{}}
-	command.Stderr = c.stderr
-	if c.stdin, err = command.StdinPipe(); err != nil {
-		return nil, fmt.Errorf("start change: %w", err)
-	}
-	stdout, err := command.StdoutPipe()
+	started, err := startChild("change", command)
 	if err != nil {
-		return nil, fmt.Errorf("start change: %w", err)
+		return nil, err
 	}
-	if err := command.Start(); err != nil {
-		return nil, fmt.Errorf("start change: %w", err)
-	}
-	c.answers = json.NewDecoder(stdout)
+	c := &changer{child: started, answers: json.NewDecoder(started.stdout)}
 	var ready stopwatch.Result
 	if err := c.answers.Decode(&ready); err != nil {
-		return nil, errors.Join(fmt.Errorf("start change: %w", err), c.close())
+		return nil, c.failed(fmt.Errorf("start change: %w", err))
 	}
 	return c, nil
 }
 
 func (c *changer) do(order stopwatch.Order) (r stopwatch.Result, err error) {
 	if err := json.NewEncoder(c.stdin).Encode(order); err != nil {
-		return r, errors.Join(fmt.Errorf("order changes: %w", err), c.close())
+		return r, c.failed(fmt.Errorf("order changes: %w", err))
 	}
 	if err := c.answers.Decode(&r); err != nil {
-		return r, errors.Join(fmt.Errorf("read changes: %w", err), c.close())
+		return r, c.failed(fmt.Errorf("read changes: %w", err))
 	}
 	return r, nil
-}
-
-// close ends the process. It may be called again.
-func (c *changer) close() error {
-	c.stdin.Close()
-	if c.command.ProcessState != nil {
-		return nil
-	}
-	if err := c.command.Wait(); err != nil {
-		return fmt.Errorf("end change: %w: %s", err, bytes.TrimSpace(c.stderr.Bytes()))
-	}
-	return nil
 }

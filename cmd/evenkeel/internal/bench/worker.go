@@ -3,7 +3,6 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,54 +10,40 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"time"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/load"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
-// worker is a process in a pod that this one talks to. Standard input is what keeps it alive.
+// worker is an evenkeel-load in a pod.
 type worker struct {
-	command *exec.Cmd
-	stdin   io.WriteCloser
-	stderr  *bytes.Buffer
+	*child
 	answers *json.Decoder
 }
 
 // startWorker starts evenkeel-load in a pod.
 func (s *session) startWorker(ctx context.Context, pod *netsim.Pod, args ...string) (*worker, error) {
-	w := &worker{command: pod.Command(ctx, s.load, args...), stderr: &bytes.Buffer{}}
-	w.command.Stderr = w.stderr
-	w.command.WaitDelay = time.Second
+	command := pod.Command(ctx, s.load, args...)
+	command.WaitDelay = time.Second
 	if args[0] != "serve-http" {
 		// The runtime interrupts a thread that does not come back to it in 10 ms; ours never do.
-		w.command.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
+		command.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
 	}
-	var err error
-	if w.stdin, err = w.command.StdinPipe(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", args[0], err)
-	}
-	stdout, err := w.command.StdoutPipe()
+	c, err := startChild("evenkeel-load "+args[0], command)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", args[0], err)
+		return nil, err
 	}
-	if err := w.command.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", args[0], err)
-	}
+	w := &worker{child: c, answers: json.NewDecoder(c.stdout)}
 	if args[0] == "client" {
-		w.answers = json.NewDecoder(stdout)
 		return w, nil
 	}
 	line := make([]byte, len("ready\n"))
-	if _, err := io.ReadFull(stdout, line); err != nil {
+	if _, err := io.ReadFull(c.stdout, line); err != nil {
 		return nil, w.failed(err)
 	}
 	return w, nil
 }
-
-// failed ends a worker that does not do what it should, and adds to the error what it said.
-func (w *worker) failed(err error) error { return errors.Join(err, w.close()) }
 
 // do has a client run a block.
 func (w *worker) do(b load.Block) (load.Result, error) {
@@ -76,18 +61,6 @@ func (w *worker) do(b load.Block) (load.Result, error) {
 		return load.Result{}, fmt.Errorf("%s to %v: nothing was done in %v", b.Kind, b.To, r.Elapsed)
 	}
 	return r, nil
-}
-
-// close ends the worker. It may be called again.
-func (w *worker) close() error {
-	w.stdin.Close()
-	if w.command.ProcessState != nil {
-		return nil
-	}
-	if err := w.command.Wait(); err != nil {
-		return fmt.Errorf("evenkeel-load: %w: %s", err, bytes.TrimSpace(w.stderr.Bytes()))
-	}
-	return nil
 }
 
 // conditions are what a trial keeps the same for all of its arms.
