@@ -41,7 +41,7 @@ chaos: build ## what breaks traffic, and whether the instrument notices
 	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --randomize-all --fail-on-pending --fail-on-empty \
 		--poll-progress-after=60s --timeout=20m $(ARGS) bin/chaos.test && echo "chaos: $$((SECONDS - s)) s"
 
-bench: build need-kernel ## what the mesh costs, against no mesh and NAT; ARGS=--quick takes 4 minutes
+bench: build need-kernel ## what the mesh costs, against no mesh and NAT; ARGS=--quick takes 5 minutes
 	$(SUDO) bin/evenkeel bench $(ARGS)
 
 microbench: need-go ## benchmarks of the packages

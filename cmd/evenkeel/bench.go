@@ -44,8 +44,8 @@ beside each other, with a 95 % interval. Whether a figure is reached is decided 
 No mesh is measured against itself all the while: where that is off by more than 2 %, what was measured beside it is
 undecided. Rounds that other work on the machine disturbed are thrown away, so leave it alone meanwhile.
 
-A run takes about 20 minutes, --quick 4. The table goes to standard output; the same as JSON and as a page with plots
-goes to the directory --dir.`,
+With --quick it takes five minutes on two cores, else several times that. The table goes to standard output; the same
+as JSON and as a page with plots goes to the directory --dir.`,
 		Example: `  sudo evenkeel bench --quick
   sudo evenkeel bench --only 'connect-rate-*,nat-rate-*'
   sudo evenkeel bench --only connect-rate-c8-two-cores-bbr -o json --check
@@ -77,7 +77,7 @@ goes to the directory --dir.`,
 	p.StringSliceVar(&f.Only, "only", nil, "measure these rows and no others: ids, in which * and ? stand for others")
 	p.BoolVar(&f.All, "all", false, "measure variants, too: two cores, bbr, Fortio, the source check, proxies in user space"+
 		" (ztunnel if EVENKEEL_ZTUNNEL names one)")
-	p.BoolVar(&f.Quick, "quick", false, "measure less of each: every row within 4 minutes, wider intervals")
+	p.BoolVar(&f.Quick, "quick", false, "measure less of each: every row within five minutes, wider intervals")
 	p.BoolVar(&f.check, "check", false, "exit with 1 if a figure is not reached, with 2 if it is undecided")
 	p.BoolVar(&f.list, "list", false, "list rows and variants, and measure nothing")
 	p.Uint64Var(&f.Seed, "seed", 0, "what is random is drawn from it (default: a new one)")
