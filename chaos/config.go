@@ -5,10 +5,7 @@ package chaos
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-
-	"github.com/evenkeel/evenkeel/netsim"
 )
 
 // Config says what the suites run on. Its zero value, but for Binaries, is what this project's own tests run on.
@@ -18,20 +15,8 @@ type Config struct {
 	Binaries string
 	// Chaos is evenkeel-chaos, if it is not in Binaries: flows and faults run as processes of it.
 	Chaos string
-	// Dataplane is what the labs of the suites run: none, evenkeel, ambient or ztunnel. Empty means evenkeel.
-	Dataplane string
 	// Ztunnel is the program of data plane ztunnel.
 	Ztunnel string
-	// Topology is a topology file that labs are made of, in place of the suites' own; what the suites dial is added to
-	// its first two nodes. Manifests is a directory of Kubernetes documents that are served as well.
-	Topology, Manifests string
-	// From and To are evenkeel of two releases. Labs begin with From, and specs of upgrades go to To. Empty means the
-	// one in Binaries.
-	From, To string
-	// Seed decides everything that is drawn at random; 0 means Ginkgo's seed.
-	Seed uint64
-	// Schedule are the faults of the random walk, as it prints them, in place of drawn ones.
-	Schedule []string
 }
 
 // config is what the specs see.
@@ -41,7 +26,7 @@ var config = Config{Binaries: "../bin"}
 // Whether there are programs where they should be is checked when specs run.
 func Configure(c Config) error {
 	var errs []error
-	for _, path := range []*string{&c.Binaries, &c.Chaos, &c.Topology, &c.Manifests, &c.From, &c.To, &c.Ztunnel} {
+	for _, path := range []*string{&c.Binaries, &c.Chaos, &c.Ztunnel} {
 		if *path == "" {
 			continue
 		}
@@ -51,24 +36,6 @@ func Configure(c Config) error {
 		}
 		errs = append(errs, err)
 	}
-	if c.Topology != "" {
-		_, err := netsim.ParseFile(c.Topology)
-		errs = append(errs, err)
-	}
-	if c.Manifests != "" {
-		entries, err := os.ReadDir(c.Manifests)
-		if err == nil && len(entries) == 0 {
-			err = fmt.Errorf("read manifests: directory %s is empty", c.Manifests)
-		}
-		errs = append(errs, err)
-	}
-	switch c.Dataplane {
-	case "":
-		c.Dataplane = "evenkeel"
-	case "none", "evenkeel", "ambient", "ztunnel":
-	default:
-		errs = append(errs, fmt.Errorf("data plane %q is unknown: there are none, evenkeel, ambient and ztunnel", c.Dataplane))
-	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("configure suites: %w", err)
 	}
@@ -77,12 +44,7 @@ func Configure(c Config) error {
 }
 
 // evenkeel is the program of the labs.
-func evenkeel() string {
-	if config.From != "" {
-		return config.From
-	}
-	return binary("evenkeel")
-}
+func evenkeel() string { return binary("evenkeel") }
 
 // instrument is the program of flows and faults.
 func instrument() string {

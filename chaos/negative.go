@@ -31,18 +31,7 @@ const peerPatience = flow.Duration(20 * time.Second)
 // newPeerLab is two nodes with a data plane of any kind, and pods for flow servers.
 func newPeerLab(ctx SpecContext, dataplane netsim.Dataplane) *netsim.Lab {
 	GinkgoHelper()
-	return newLab(ctx, `
-  dataplane: `+string(dataplane)+`
-  nodes:
-  - {name: a, podCIDRs: [10.10.1.0/24, "fd00:10:1::/64"]}
-  - {name: b, podCIDRs: [10.10.2.0/24, "fd00:10:2::/64"]}
-  wires: [{between: [a, b]}]
-  agent: {enabled: true}
-  pods:
-  - {name: client, node: a, enrol: true}
-  - {name: near, node: a, enrol: true, labels: {app: near}}
-  - {name: far, node: b, enrol: true, labels: {app: far}}
-`+flowService("far", farService, "far", wire.Protocols())+flowService("near", nearService, "near", wire.Protocols()))
+	return newLab(ctx, "\n  dataplane: "+string(dataplane)+twoNodes+"\n"+flowService("far", farService, "far", wire.Protocols())+flowService("near", nearService, "near", wire.Protocols()))
 }
 
 const (

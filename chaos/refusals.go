@@ -31,12 +31,8 @@ const (
 	tlsService   = 50 // has one port, for TLS
 )
 
-// newMeshLab is two nodes with agents of a build, and pods for flow servers. The server in the pod catch-all takes
-// every connection to the service range that the data plane lets pass on the client's node: what must be refused is
-// refused by the data plane or not at all.
-func newMeshLab(ctx SpecContext, build string) *netsim.Lab {
-	GinkgoHelper()
-	lab := newLabOf(ctx, build, `
+// twoNodes has a client and a server on one node, and a server on the other.
+const twoNodes = `
   nodes:
   - {name: a, podCIDRs: [10.10.1.0/24, "fd00:10:1::/64"]}
   - {name: b, podCIDRs: [10.10.2.0/24, "fd00:10:2::/64"]}
@@ -45,7 +41,14 @@ func newMeshLab(ctx SpecContext, build string) *netsim.Lab {
   pods:
   - {name: client, node: a, enrol: true}
   - {name: near, node: a, enrol: true, labels: {app: near}}
-  - {name: far, node: b, enrol: true, labels: {app: far}}
+  - {name: far, node: b, enrol: true, labels: {app: far}}`
+
+// newMeshLab is two nodes with agents of a build, and pods for flow servers. The server in the pod catch-all takes
+// every connection to the service range that the data plane lets pass on the client's node: what must be refused is
+// refused by the data plane or not at all.
+func newMeshLab(ctx SpecContext, build string) *netsim.Lab {
+	GinkgoHelper()
+	lab := newLabOf(ctx, build, twoNodes+`
   - {name: catch-all, node: a, hostNetwork: true}
 `+flowService("empty", emptyService, "nobody", wire.Protocols())+
 		flowService("local", localService, "far", wire.Protocols(), "internalTrafficPolicy: Local")+
@@ -142,7 +145,7 @@ func everyKind() []flow.Spec {
 
 // A mesh to which nothing is done: every kind of flow is intact, and the probes say what is true. The build that lets a
 // miss pass shows that they could say something else.
-var _ = Describe("Flows through the mesh", Label("tier:smoke"), Ordered, ContinueOnFailure, func() {
+var _ = Describe("Flows through the mesh", Label("dataplane:evenkeel", "tier:smoke"), Ordered, ContinueOnFailure, func() {
 	const limit = SpecTimeout(time.Minute)
 
 	watched := func(ctx SpecContext, lab *netsim.Lab, flows []flow.Spec) *record.Report {

@@ -19,7 +19,7 @@ import (
 
 // Who tests the tests: one exact wrong is done to each of twenty flows on plain wires, without any mesh, and the verdict
 // has to say so of all twenty, and of none of the flows beside them to which nothing was done.
-var _ = Describe("Sensitivity", Label("tier:pr"), Ordered, ContinueOnFailure, func() {
+var _ = Describe("Sensitivity", Label("dataplane:none", "tier:pr"), Ordered, ContinueOnFailure, func() {
 	const victims = 20
 	// Half of the flows stay on their node, half cross the wire.
 	var lab *netsim.Lab

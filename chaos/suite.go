@@ -24,17 +24,24 @@ var found *result.Result
 
 // Each spec has a result from its beginning, so that one that fails shows what there is by then.
 var _ = BeforeEach(func() {
-	found = &result.Result{Version: result.Version, Dataplane: config.Dataplane, Seed: seed()}
+	found = &result.Result{Version: result.Version, Dataplane: dataplaneOf(CurrentSpecReport().Labels()), Seed: seed()}
 	AddReportEntry(result.Entry, found, ReportEntryVisibilityNever)
 })
 
-// seed decides what the spec draws.
-func seed() uint64 {
-	if config.Seed != 0 {
-		return config.Seed
+// dataplaneOf is what the labs of a spec run, which its labels say.
+func dataplaneOf(labels []string) string {
+	GinkgoHelper()
+	for _, label := range labels {
+		if dataplane, is := strings.CutPrefix(label, "dataplane:"); is {
+			return dataplane
+		}
 	}
-	return uint64(GinkgoRandomSeed())
+	Fail("label the spec with the data plane of its labs: dataplane:none, dataplane:evenkeel")
+	return ""
 }
+
+// seed decides what the spec draws.
+func seed() uint64 { return uint64(GinkgoRandomSeed()) }
 
 // figure notes a number that a spec has measured or counted.
 func figure(name string, value float64, unit string) {

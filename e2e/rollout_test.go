@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -104,6 +105,19 @@ var _ = Describe("evenkeel-chaos run", Serial, func() {
 		Expect(a.WrongVerdicts).To(BeNumerically(">", 0))
 		Expect(a.Specs).To(ContainElement(HaveField("State", "failed")))
 		Expect(progress).To(ContainSubstring("FAILED"))
+	}, limit)
+
+	It("lists the specs of one data plane", func(ctx SpecContext) {
+		_, all, _ := chaosRun(ctx, "run", "--list")
+		code, out, errs := chaosRun(ctx, "run", "--list", "--dataplane", "ambient", "--label", "tier:smoke || tier:pr")
+		Expect(code).To(BeZero(), errs)
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		Expect(lines).To(HaveEach(ContainSubstring("dataplane:ambient")))
+		Expect(lines).To(HaveLen(strings.Count(all, "dataplane:ambient")))
+		Expect(strings.Count(all, "dataplane:")).To(Equal(strings.Count(all, "\n")), "each spec names its data plane:\n%s", all)
+		code, _, errs = chaosRun(ctx, "run", "--dataplane", "sidecar")
+		Expect(code).To(Equal(2))
+		Expect(errs).To(ContainSubstring("ambient"))
 	}, limit)
 
 	It("does not say yes where nothing ran", func(ctx SpecContext) {

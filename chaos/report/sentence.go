@@ -5,7 +5,10 @@ package report
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/evenkeel/evenkeel/netsim"
 )
 
 // Conclude answers whether what, a release or the step from one to another, may be rolled out. scope says what part of
@@ -26,6 +29,10 @@ func (r *Report) Conclude(what, scope string) {
 	case r.Passed == 0:
 		r.Answer = Unknown
 		r.Sentence = fmt.Sprintf("Whether %s may be rolled out is not known: no spec ran.", what)
+	case !r.subject():
+		r.Answer = Unknown
+		r.Sentence = fmt.Sprintf("Whether %s may be rolled out is not known: %s came true%s, but no spec ran it.", what,
+			plural(total, "expectation"), r.proof())
 	case r.Void > 0:
 		r.Answer = Unknown
 		r.Sentence = fmt.Sprintf("Whether %s may be rolled out is not known: in %s the machine was too slow to tell.", what,
@@ -35,6 +42,13 @@ func (r *Report) Conclude(what, scope string) {
 		r.Sentence = fmt.Sprintf("Yes, %s may be rolled out%s: %s came true%s.", what, scope, plural(total, "expectation"),
 			r.proof())
 	}
+}
+
+// subject reports whether a spec has passed whose labs ran what is to be rolled out, and not only what it is compared with.
+func (r *Report) subject() bool {
+	return slices.ContainsFunc(r.Specs, func(s Spec) bool {
+		return s.State == Passed && s.Result != nil && s.Result.Dataplane == string(netsim.Evenkeel)
+	})
 }
 
 // damage is what the flows say of it.

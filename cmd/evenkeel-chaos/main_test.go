@@ -77,23 +77,21 @@ func TestJudge(t *testing.T) {
 
 func TestWrongCommandLines(t *testing.T) {
 	for line, want := range map[string]string{
-		"juge x":                  `unknown command "juge", did you mean judge?`,
-		"judge":                   "needs a recording",
-		"fault inject":            "want NAME TARGET",
-		"fault trace":             "needs one agent",
-		"fault ls -o xml":         `--output "xml"`,
-		"judge -o xml x":          `--output "xml"`,
-		"run --label (a":          `--label "(a"`,
-		"run --from x":            "give both or none",
-		"run --dataplane x":       `data plane "x"`,
-		"run --report /no/x":      "there is no directory /no",
-		"run --to /no --from /no": "cannot be executed",
-		"run tier:smoke":          `"tier:smoke" is one too many`,
-		"run --topology /no":      "/no",
-		"judge --frobnicate":      "unknown flag",
-		"flow relay --to x":       `--to "x"`,
-		"flow cleint":             "did you mean client",
-		"flow client nothing":     `"nothing" is one too many`,
+		"juge x":              `unknown command "juge", did you mean judge?`,
+		"judge":               "needs a recording",
+		"fault inject":        "want NAME TARGET",
+		"fault trace":         "needs one agent",
+		"fault ls -o xml":     `--output "xml"`,
+		"judge -o xml x":      `--output "xml"`,
+		"run --label (a":      `--label "(a"`,
+		"run --dataplane x":   `--dataplane "x"`,
+		"run --report /no/x":  "there is no directory /no",
+		"run --ztunnel /no":   "cannot be executed",
+		"run tier:smoke":      `"tier:smoke" is one too many`,
+		"judge --frobnicate":  "unknown flag",
+		"flow relay --to x":   `--to "x"`,
+		"flow cleint":         "did you mean client",
+		"flow client nothing": `"nothing" is one too many`,
 	} {
 		code, _, text := evenkeelChaos(t, strings.Fields(line)...)
 		if code != 2 || !strings.Contains(text, want) || !strings.Contains(text, "--help'") {

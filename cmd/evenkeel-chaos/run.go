@@ -28,12 +28,15 @@ import (
 	"github.com/evenkeel/evenkeel/chaos"
 	"github.com/evenkeel/evenkeel/chaos/report"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/netsim"
 )
 
 // runOptions are the flags of run.
 type runOptions struct {
 	chaos.Config
+	dataplane          string
 	label, page, junit string
+	seed               uint64
 	output             command.Output
 	list               bool
 	timeout            time.Duration
@@ -54,8 +57,8 @@ not, or the run could not tell. 2: the command line was wrong.
 --label chooses specs by their labels, such as tier:smoke (a minute), tier:pr, tier:nightly, fault:kill; ! && || and
 parentheses combine them. --list shows the specs and their labels.`,
 		Example: `  sudo evenkeel-chaos run --label tier:smoke
-  sudo evenkeel-chaos run --from ./1.3/evenkeel --to ./1.4/evenkeel --report rollout.html
-  sudo evenkeel-chaos run --label 'tier:pr && !fault:wire' --seed 42 -o json --junit junit.xml`,
+  sudo evenkeel-chaos run --binaries ./1.4 --report rollout.html
+  sudo evenkeel-chaos run --label 'tier:pr && !fault:term' --seed 42 -o json --junit junit.xml`,
 		Args: command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(c); err != nil {
@@ -65,15 +68,11 @@ parentheses combine them. --list shows the specs and their labels.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.Dataplane, "dataplane", "evenkeel", "what carries the traffic of the labs: none, evenkeel, ambient or ztunnel")
+	f.StringVar(&o.dataplane, "dataplane", "", "run the specs whose labs run this: none, evenkeel, ambient or ztunnel; default: all")
 	f.StringVar(&o.Ztunnel, "ztunnel", e.Getenv("EVENKEEL_ZTUNNEL"), "the ztunnel that is compared with; default: $EVENKEEL_ZTUNNEL")
 	f.StringVar(&o.label, "label", "", "run the specs with these labels; default: all")
-	f.Uint64Var(&o.Seed, "seed", 0, "decides everything that is drawn at random; default: the time")
-	f.StringVar(&o.Topology, "topology", "", "topology file that labs are made of, in place of the suites' own")
-	f.StringVar(&o.Manifests, "manifests", "", "directory of Kubernetes documents that are served as well")
+	f.Uint64Var(&o.seed, "seed", 0, "decides everything that is drawn at random; default: the time")
 	f.StringVar(&o.Binaries, "binaries", "", "directory of the evenkeel to test; default: the one of this program")
-	f.StringVar(&o.From, "from", "", "evenkeel of the release that is in use")
-	f.StringVar(&o.To, "to", "", "evenkeel of the release that is to be rolled out")
 	f.StringVar(&o.page, "report", "", "write the report to this HTML file, which needs nothing else")
 	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
 	f.DurationVar(&o.timeout, "timeout", time.Hour, "give up after this long")
@@ -97,20 +96,17 @@ func (o *runOptions) check(c *cobra.Command) error {
 		}
 		return command.Usage(c, fmt.Errorf("--label %q: %w", o.label, err))
 	}
-	if (o.From == "") != (o.To == "") {
-		return command.Usage(c, errors.New("--from and --to name the two releases of an upgrade: give both or none"))
+	if o.dataplane != "" && !slices.Contains(netsim.Dataplanes(), netsim.Dataplane(o.dataplane)) {
+		return command.Usage(c, fmt.Errorf("--dataplane %q: %v are known", o.dataplane, netsim.Dataplanes()))
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	o.Chaos, o.Binaries = self, cmp.Or(o.Binaries, filepath.Dir(self))
-	for flag, path := range map[string]string{"--from": o.From, "--to": o.To, "--ztunnel": o.Ztunnel} {
-		if path == "" {
-			continue
-		}
-		if err := unix.Access(path, unix.X_OK); err != nil {
-			return command.Usage(c, fmt.Errorf("%s %s cannot be executed: %w", flag, path, err))
+	if o.Ztunnel != "" {
+		if err := unix.Access(o.Ztunnel, unix.X_OK); err != nil {
+			return command.Usage(c, fmt.Errorf("--ztunnel %s cannot be executed: %w", o.Ztunnel, err))
 		}
 	}
 	for flag, path := range map[string]string{"--report": o.page, "--junit": o.junit} {
@@ -142,7 +138,7 @@ func runSuites(ctx context.Context, e command.Env, o runOptions) error {
 	show := newProgress(e, o.output)
 	suite, reporting := ginkgo.GinkgoConfiguration()
 	suite.LabelFilter, suite.Timeout, suite.DryRun = o.filter(), o.timeout, o.list
-	suite.RandomSeed = int64(cmp.Or(o.Seed, uint64(time.Now().Unix())))
+	suite.RandomSeed = int64(cmp.Or(o.seed, uint64(time.Now().Unix())))
 	reporting.NoColor = true
 	var found types.Report
 	ginkgo.ReportBeforeSuite(func(r types.Report) { show.begin(r) })
@@ -167,10 +163,10 @@ func runSuites(ctx context.Context, e command.Env, o runOptions) error {
 		return err
 	}
 	r.Title = "evenkeel-chaos"
-	r.Seed, r.Dataplane, r.Repeat = uint64(suite.RandomSeed), o.Dataplane, o.again(suite.RandomSeed)
-	what, releases := o.releases(ctx)
-	r.About = append(releases, machine()...)
-	r.Conclude(what, o.label)
+	r.Seed, r.Dataplane, r.Repeat = uint64(suite.RandomSeed), cmp.Or(o.dataplane, string(netsim.Evenkeel)), o.again(suite.RandomSeed)
+	what := release(ctx, filepath.Join(o.Binaries, "evenkeel"))
+	r.About = append([]report.Fact{{Name: "release", Value: what}}, machine()...)
+	r.Conclude(what, both(o.dataplaneLabel(), o.label))
 	if o.page != "" {
 		if err := writePage(r, o.page); err != nil {
 			return err
@@ -189,17 +185,30 @@ func runSuites(ctx context.Context, e command.Env, o runOptions) error {
 	return nil
 }
 
-// filter is --label, without the specs that need builds which do wrong on purpose where there are none: whoever tests a
-// release has no use for them.
+// filter is --dataplane and --label, without the specs that need builds which do wrong on purpose where there are none:
+// whoever tests a release has no use for them.
 func (o *runOptions) filter() string {
-	if _, err := os.Stat(filepath.Join(o.Binaries, "control")); err == nil {
-		return o.label
+	filter := both(o.dataplaneLabel(), o.label)
+	if _, err := os.Stat(filepath.Join(o.Binaries, "control")); err != nil {
+		filter = both(filter, "!build:control")
 	}
-	const without = "!build:control"
-	if o.label == "" {
-		return without
+	return filter
+}
+
+// dataplaneLabel is the label that --dataplane stands for.
+func (o *runOptions) dataplaneLabel() string {
+	if o.dataplane == "" {
+		return ""
 	}
-	return "(" + o.label + ") && " + without
+	return "dataplane:" + o.dataplane
+}
+
+// both is the filter that lets pass what two others do; an empty one lets everything pass.
+func both(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return "(" + a + ") && (" + b + ")"
 }
 
 // outcome takes Ginkgo's word that the suite failed, which its report says better.
@@ -211,8 +220,7 @@ func (*outcome) Fail() {}
 func (o *runOptions) again(seed int64) string {
 	line := []string{"evenkeel-chaos", "run"}
 	for _, f := range []struct{ flag, value string }{
-		{"--dataplane", strings.Replace(o.Dataplane, "evenkeel", "", 1)}, {"--label", o.label}, {"--topology", o.Topology},
-		{"--manifests", o.Manifests}, {"--from", o.From}, {"--to", o.To}, {"--seed", fmt.Sprint(seed)},
+		{"--dataplane", o.dataplane}, {"--label", o.label}, {"--seed", fmt.Sprint(seed)},
 	} {
 		if f.value == "" {
 			continue
@@ -223,16 +231,6 @@ func (o *runOptions) again(seed int64) string {
 		line = append(line, f.flag, f.value)
 	}
 	return strings.Join(line, " ")
-}
-
-// releases names what was tested, for the sentence and for the report.
-func (o *runOptions) releases(ctx context.Context) (string, []report.Fact) {
-	if o.To != "" {
-		from, to := release(ctx, o.From), release(ctx, o.To)
-		return fmt.Sprintf("%s after %s", to, from), []report.Fact{{Name: "from", Value: from}, {Name: "to", Value: to}}
-	}
-	this := release(ctx, filepath.Join(o.Binaries, "evenkeel"))
-	return this, []report.Fact{{Name: "release", Value: this}}
 }
 
 // release is what a binary says that it is; its path if it says nothing.
