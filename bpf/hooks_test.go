@@ -16,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // The hooks on a real kernel: a child process in a cgroup and a network namespace of its own is the enrolled pod, and
@@ -63,7 +64,12 @@ func TestHooks(t *testing.T) {
 
 	for name := range insideChecks {
 		t.Run(name, func(t *testing.T) {
-			fixture{coll.Maps, t}.runInside(cgroup, name)
+			node := fixture{coll.Maps, t}
+			before := node.counter(MeshCountREFUSED_NO_PORT)
+			node.runInside(cgroup, name)
+			if name == "udp-lite" && hasUDPLite(t) && node.counter(MeshCountREFUSED_NO_PORT) != before+2 {
+				t.Errorf("two sockets were refused, counted are %d", node.counter(MeshCountREFUSED_NO_PORT)-before)
+			}
 		})
 	}
 	if got := node.counter(MeshCountREFUSED_NO_PORT); got == 0 {
@@ -75,6 +81,18 @@ func TestHooks(t *testing.T) {
 	if a, b := node.counter(MeshCountCOUNT_ESTABLISHED), node.counter(MeshCountCOUNT_CLOSED); a == 0 || a != b {
 		t.Errorf("%d connections were established, %d closed: want as many, and some", a, b)
 	}
+}
+
+// hasUDPLite tells whether the kernel has it; distributions leave it out more and more.
+func hasUDPLite(t *testing.T) bool {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE)
+	if err != nil {
+		t.Logf("no UDP-Lite: %v", err)
+		return false
+	}
+	unix.Close(fd)
+	return true
 }
 
 // IP protocol numbers.

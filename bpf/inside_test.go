@@ -43,7 +43,7 @@ var insideChecks = map[string]func() error{
 	"udp reconnected while looked at":     reconnectedLookedAt,
 	"udp endpoint addressed directly":     addressedDirectly,
 	"udp endpoint of two services":        sharedEndpoint,
-	"udp-lite":                            untouchedUDPLite,
+	"udp-lite":                            refusedUDPLite,
 	"mptcp":                               connectMPTCP,
 }
 

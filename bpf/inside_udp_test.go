@@ -331,20 +331,31 @@ func sharedEndpoint() error {
 	return nil
 }
 
-// untouchedUDPLite sends by another protocol than UDP: no service has it, and there is no route to the address itself.
-func untouchedUDPLite() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDPLITE)
-	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil // the kernel has no UDP-Lite, so nobody can
-	}
-	if err != nil {
-		return err
-	}
-	d := datagrams{fd, unix.AF_INET}
-	defer d.close()
-	for _, call := range []func(netip.AddrPort) error{d.send, d.connect} {
-		if err := call(plain4); !errors.Is(err, syscall.ENETUNREACH) {
-			return fmt.Errorf("%w, want no route", err)
+// refusedUDPLite speaks UDP-Lite, of which no service has a port: what is sent to the address of one is refused at once,
+// and elsewhere it is untouched. Of connect() no hook hears (udplite_prot has no pre_connect, net/ipv4/udplite.c), so
+// that is as it would be without us: there is no route.
+func refusedUDPLite() error {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDPLITE)
+		if errors.Is(err, unix.EPROTONOSUPPORT) {
+			return nil // the kernel has no UDP-Lite, so nobody can
+		}
+		if err != nil {
+			return err
+		}
+		d := datagrams{fd, family}
+		defer d.close()
+		for _, test := range []struct {
+			call func(netip.AddrPort) error
+			to   netip.AddrPort
+			want error
+		}{
+			{d.send, plain4, syscall.ECONNREFUSED}, {d.send, nowhere4, syscall.ENETUNREACH}, {d.send, endpoint4, nil},
+			{d.connect, plain4, syscall.ENETUNREACH}, {d.connect, endpoint4, nil},
+		} {
+			if err := test.call(test.to); !errors.Is(err, test.want) {
+				return fmt.Errorf("%s: %w, want %w", test.to, err, test.want)
+			}
 		}
 	}
 	return nil

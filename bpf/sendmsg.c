@@ -4,6 +4,8 @@
 /* sendto() of UDP: a socket stays with one endpoint of a service while that is usable, or QUIC and DTLS would break. */
 #include "peers.h"
 
+enum { PROTOCOL_UDPLITE = 136 }; /* RFC 3828 */
+
 static __always_inline enum outcome sendmsg_select(struct bpf_sock_addr *ctx, struct selection *s)
 {
 	struct flow *flow = flow_of(ctx->sk);
@@ -14,7 +16,8 @@ static __always_inline enum outcome sendmsg_select(struct bpf_sock_addr *ctx, st
 	s->key.port = ctx->user_port;
 	s->key.protocol = ctx->protocol;
 	s->netns = bpf_get_netns_cookie(ctx);
-	if (s->key.protocol != IPPROTO_UDP)
+	/* Of no service: to the address of one it is a port that is not there. The kernel has no hook for its connect(). */
+	if (s->key.protocol != IPPROTO_UDP && s->key.protocol != PROTOCOL_UDPLITE)
 		return OUTCOME_PASS;
 	if (!flow || !ctx->sk)
 		return refuse(REFUSED_NO_MEMORY);
