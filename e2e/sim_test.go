@@ -77,6 +77,16 @@ var _ = Describe("evenkeel sim", Ordered, func() {
 		Expect(told).To(And(HaveKey("version"), HaveKey("nodes"), HaveKey("pods")))
 	})
 
+	It("exits as a shell does for a command that cannot be run", func(ctx SpecContext) {
+		plain := filepath.Join(GinkgoT().TempDir(), "plain")
+		Expect(os.WriteFile(plain, []byte("text"), 0o644)).To(Succeed())
+		for command, want := range map[string]int{"no-such-command": 127, "/no/such/command": 127, plain: 126, "/": 126} {
+			got := sim(ctx, "exec", "--name", name, "client", "--", command)
+			Expect(got.code).To(Equal(want), "%+v", got)
+			Expect(got.stderr).To(ContainSubstring(command))
+		}
+	})
+
 	It("refuses to be made twice and says what to do", func(ctx SpecContext) {
 		got := sim(ctx, "up", path)
 		Expect(got.code).To(Equal(1))

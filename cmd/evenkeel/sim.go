@@ -46,8 +46,8 @@ takes the kernel 13 ms otherwise. Where it cannot be set, agent: {enabled: true,
   evenkeel sim down --name demo`,
 	}
 	c.AddCommand(newSimUpCommand(e), newSimApplyCommand(e), newSimDownCommand(e), newSimListCommand(e),
-		newSimInspectCommand(e), newSimExecCommand(), newSimLogsCommand(e), newSimGraphCommand(e), newSimCollectCommand(e),
-		newSimServeCommand(), newSimEnterCommand(), newSimAmbientCommand(e), newSimHandoverCommand(e),
+		newSimInspectCommand(e), newSimExecCommand(e), newSimLogsCommand(e), newSimGraphCommand(e), newSimCollectCommand(e),
+		newSimServeCommand(), newSimEnterCommand(e), newSimAmbientCommand(e), newSimHandoverCommand(e),
 		newSimIsolateCommand())
 	return command.Group(c)
 }
@@ -138,14 +138,15 @@ func findPlace(lab *netsim.Lab, name string) (pod *netsim.Pod, node *netsim.Node
 		lab.Name(), lab.Name())
 }
 
-func newSimExecCommand() *cobra.Command {
+func newSimExecCommand(e command.Env) *cobra.Command {
 	var lab labFlag
 	c := &cobra.Command{
 		Use:   "exec POD|node/NODE -- COMMAND [ARGUMENT…]",
 		Short: "Run a command in a pod or on a node",
 		Long: `Run a command in the network namespace and cgroup of a pod (NAME or NAMESPACE/NAME), or in the network
 namespace of a node, outside its pods. Files and processes are those of this machine. evenkeel turns into the
-command, so standard streams, signals and the exit status are the command's own.`,
+command, so standard streams, signals and the exit status are the command's own. A command that is not there ends
+with 127, one that cannot be executed with 126, as in a shell; if there is no such pod or lab, it is 1.`,
 		Example: `  evenkeel sim exec client -- curl -s http://10.96.0.10/
   evenkeel sim exec shop/web-0 -- sh
   evenkeel sim exec --name demo node/a -- cat /proc/net/dev`,
@@ -163,11 +164,11 @@ command, so standard streams, signals and the exit status are the command's own.
 			if node != nil {
 				where = node
 			}
-			command := args[1:]
-			if command[0] == "--" {
-				command = command[1:]
+			line := args[1:]
+			if line[0] == "--" {
+				line = line[1:]
 			}
-			return where.Enter(command)
+			return commandFailed(e, where.Enter(line))
 		},
 	}
 	c.Flags().SetInterspersed(false) // flags after the pod are the command's
@@ -175,15 +176,30 @@ command, so standard streams, signals and the exit status are the command's own.
 	return c
 }
 
+// commandFailed gives the exit code that a shell has for a command that cannot be run; scripts know it by that.
+func commandFailed(e command.Env, err error) error {
+	var failed *netsim.CommandError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	fmt.Fprintln(e.Stderr, "evenkeel:", err)
+	if failed.Missing {
+		return command.Exit(127)
+	}
+	return command.Exit(126)
+}
+
 // newSimEnterCommand is exec by path: what the library runs.
-func newSimEnterCommand() *cobra.Command {
+func newSimEnterCommand(e command.Env) *cobra.Command {
 	var netns, cgroup string
 	c := &cobra.Command{
 		Use:    "enter --netns PATH --cgroup PATH -- COMMAND [ARGUMENT…]",
 		Short:  "Turn into a command in a network namespace and a cgroup",
 		Hidden: true,
 		Args:   atLeast(1, "a command"),
-		RunE:   func(_ *cobra.Command, args []string) error { return netsim.Enter(netns, cgroup, args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return commandFailed(e, netsim.Enter(netns, cgroup, args))
+		},
 	}
 	c.Flags().SetInterspersed(false)
 	c.Flags().StringVar(&netns, "netns", "", "path of the network namespace")
