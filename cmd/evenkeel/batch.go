@@ -158,7 +158,7 @@ func parseRequest(text []byte) (request, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		return r, fmt.Errorf(`want {"netns": PATH, "pod": NAME}: %w`, err)
+		return r, fmt.Errorf(`want {"netns": PATH, "pod": NAME}: %w`, plainJSON(err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return r, errors.New("there is something behind the object: one object a line")
@@ -167,6 +167,32 @@ func parseRequest(text []byte) (request, error) {
 		return r, errors.New(`"pod" is missing`)
 	}
 	return r, nil
+}
+
+// plainJSON says what is wrong with a request without the words of Go for it.
+func plainJSON(err error) error {
+	var mistyped *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &mistyped) && mistyped.Field != "":
+		return fmt.Errorf("%q is to be a string, not %s", mistyped.Field, withArticle(mistyped.Value))
+	case errors.As(err, &mistyped):
+		return fmt.Errorf("this is %s", withArticle(mistyped.Value))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the object does not end on its line")
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "json: ")) // the line is in the answer, what is behind it is internal
+}
+
+// withArticle makes the kind of a JSON value part of a sentence. Of a number encoding/json gives the text, too.
+func withArticle(kind string) string {
+	kind, _, _ = strings.Cut(kind, " ")
+	switch kind {
+	case "bool":
+		return "true or false"
+	case "array", "object":
+		return "an " + kind
+	}
+	return "a " + kind
 }
 
 // podFacts are the facts of pods by "namespace/name"; nil where nobody asked for manifests.

@@ -90,6 +90,35 @@ func TestBatchRefusesALineWithoutEnd(t *testing.T) {
 	}
 }
 
+// What is wrong with a line is said in words of JSON, not of this program's types.
+func TestBatchSaysWhatIsWrong(t *testing.T) {
+	do := func(context.Context, enrol.Options, enrol.Pod) (answer, error) { return answer{}, nil }
+	for line, want := range map[string]string{
+		`{"netns":"/x","pod":1}`:            `"pod" is to be a string, not a number`,
+		`{"netns":["/x"],"pod":"a/b"}`:      `"netns" is to be a string, not an array`,
+		`{"netns":true,"pod":"a/b"}`:        `"netns" is to be a string, not true or false`,
+		`[1]`:                               `this is an array`,
+		`12`:                                `this is a number`,
+		`{"pods":"a/b"}`:                    `unknown field "pods"`,
+		`{"pod":"a/b"`:                      `the object does not end on its line`,
+		`pod=a/b`:                           `invalid character 'p'`,
+		`{"netns":"/x"}`:                    `"pod" is missing`,
+		`{"pod":"a/b"} {"pod":"a/c"}`:       `one object a line`,
+		`{"netns":"/x","pod":{"name":"b"}}`: `"pod" is to be a string, not an object`,
+	} {
+		all, err := answers(t, line+"\n", nil, do)
+		if err == nil || len(all) != 1 || !strings.Contains(all[0].Reason, want) {
+			t.Errorf("%s: %+v, want %s", line, all, want)
+			continue
+		}
+		for _, internal := range []string{"json:", "Go ", "request"} {
+			if strings.Contains(all[0].Reason, internal) {
+				t.Errorf("%s: %q has %q", line, all[0].Reason, internal)
+			}
+		}
+	}
+}
+
 // FuzzBatch: whatever comes in, every line that is not empty has one answer, and it is one line of JSON.
 func FuzzBatch(f *testing.F) {
 	for _, seed := range []string{
