@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/metrics"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 )
 
 func newAgentCommand(e command.Env) *cobra.Command {
@@ -77,7 +78,7 @@ func agentFlags(c *cobra.Command, o *agent.Options) {
 	f.StringVar(&o.Node, "node", "", "name of this node, as its Node and Pod manifests have it")
 	f.StringArrayVar(&o.Sources, "source", nil,
 		"file or directory of manifests; of an object that several sources have the last one's counts")
-	f.StringVar(&o.Dir, "pin-dir", plane.DefaultDir, "where the data plane is pinned, on a BPF file system")
+	f.StringVar(&o.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned, on a BPF file system")
 	f.StringVar(&o.Cgroup, "cgroup", "", "cgroup below which the pods' processes are (default: the root of cgroup2)")
 	f.StringVar(&o.Admin, "admin", admin.DefaultSocket, "socket that answers status, dump and explain")
 	f.StringVar(&o.Metrics, "metrics", metrics.DefaultAddress, "address of the metrics, empty for none")

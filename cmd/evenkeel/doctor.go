@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/doctor"
-	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 )
 
 func newDoctorCommand(e command.Env) *cobra.Command {
@@ -39,7 +39,7 @@ It exits 1 if something that is needed is missing, and says of everything what i
 			return nil
 		},
 	}
-	c.Flags().StringVar(&d.Dir, "pin-dir", plane.DefaultDir, "where the data plane is, or is to be, pinned")
+	c.Flags().StringVar(&d.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is, or is to be, pinned")
 	c.Flags().StringVar(&d.Cgroup, "cgroup", "", "cgroup of the pods (default: the root of cgroup2)")
 	o.Flag(c)
 	return c

@@ -10,11 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 	"github.com/evenkeel/evenkeel/engine/enrol"
 	"github.com/evenkeel/evenkeel/engine/expedite"
-	"github.com/evenkeel/evenkeel/upgrade"
 )
 
 // enrolFlags are those of enrol and withdraw.
@@ -75,7 +74,7 @@ its name alone. With --batch - it reads and answers as enrol does.`,
 }
 
 func (f *enrolFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.dir, "pin-dir", plane.DefaultDir, "where the data plane is pinned")
+	c.Flags().StringVar(&f.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
 	c.Flags().StringVar(&f.netns, "netns", "", "file of the pod's network namespace")
 	c.Flags().StringVar(&f.pod, "pod", "", "NAMESPACE/NAME of the pod")
 	c.Flags().StringVar(&f.batch, "batch", "", "'-': many pods, from standard input")
@@ -135,26 +134,9 @@ func (f *enrolFlags) check(c *cobra.Command) error {
 
 // open opens what enrolment writes and attaches with.
 func (f *enrolFlags) open(ctx context.Context) (enrol.Options, func() error, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, openTime, errors.New("an upgrade is under way: try again"))
-	defer cancel()
-	w, err := upgrade.OpenWriter(ctx, f.dir)
-	if err != nil {
-		return enrol.Options{}, nil, err
-	}
-	maps, err := plane.EnrolMaps(w.Frozen)
-	if err != nil {
-		w.Close()
-		return enrol.Options{}, nil, err
-	}
-	others, err := w.Others()
-	if err != nil {
-		w.Close()
-		return enrol.Options{}, nil, err
-	}
-	return enrol.Options{
-		Maps: maps, Links: plane.Links(w.Pods), SourceCheck: f.sourceCheck, Canary: f.canary,
-		OtherBalancer: plane.Balancer(others),
-	}, w.Close, nil
+	o, closeAll, err := enrolment.Open(ctx, f.dir, openTime)
+	o.SourceCheck, o.Canary = f.sourceCheck, f.canary
+	return o, closeAll, err
 }
 
 func enrolOne(ctx context.Context, o enrol.Options, pod enrol.Pod) (answer, error) {

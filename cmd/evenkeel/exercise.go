@@ -16,6 +16,7 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
@@ -62,7 +63,7 @@ No agent may be running, for it would be the owner of the word.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&x.dir, "pin-dir", plane.DefaultDir, "where the data plane is pinned")
+	f.StringVar(&x.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
 	f.StringVar(&x.cgroup, "cgroup", "", "cgroup that the data plane is attached to (default: the root of cgroup2)")
 	f.IntVar(&x.flips, "flips", 1000, "how often to change the generation that serves")
 	f.DurationVar(&x.interval, "interval", time.Millisecond, "time between two changes")

@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
-	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
@@ -26,7 +26,7 @@ import (
 type reach struct{ dir, socket string }
 
 func (r *reach) flags(c *cobra.Command) {
-	c.Flags().StringVar(&r.dir, "pin-dir", plane.DefaultDir, "where the data plane is pinned")
+	c.Flags().StringVar(&r.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
 	c.Flags().StringVar(&r.socket, "admin", admin.DefaultSocket, "socket of the agent")
 }
 

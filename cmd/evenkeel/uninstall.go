@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 	"github.com/evenkeel/evenkeel/engine/expedite"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
@@ -59,7 +59,7 @@ finished by doing it again. On a terminal it asks first.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.Dir, "pin-dir", plane.DefaultDir, "where the data plane is pinned")
+	f.StringVar(&o.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
 	f.BoolVar(&takeOver, "take-over", false, "kill the agent that is running, if one is")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 	"github.com/evenkeel/evenkeel/engine/enrol"
 	"github.com/evenkeel/evenkeel/engine/expedite"
 )
@@ -24,11 +24,11 @@ const (
 // lookAfterPods withdraws pods whose network namespace has gone without anybody saying so, and attaches again what
 // others have lost, of pods and of the node: at once, then from time to time.
 func (a *agent) lookAfterPods(ctx context.Context) error {
-	maps, err := plane.EnrolMaps(a.store.Frozen())
+	maps, err := enrolment.Maps(a.store.Frozen())
 	if err != nil {
 		return err
 	}
-	o := enrol.Options{Maps: maps, Links: plane.Links(a.store.Pods)}
+	o := enrol.Options{Maps: maps, Links: enrolment.Links(a.store.Pods)}
 	if a.SourceCheck != nil {
 		if err := a.align(ctx, o, *a.SourceCheck); err != nil && ctx.Err() == nil {
 			a.Log.Warn("change the source check of enrolled pods", "err", err)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package plane says to package upgrade what the data plane of package bpf is, and hands its pinned maps, programs and
-// links to those who use them: engine and enrol, which know nothing of pins. The commands call it; it holds no state.
+// Package plane says to package upgrade what the data plane of package bpf is, and hands its pinned maps to the engine,
+// which knows nothing of pins. The commands call it; it holds no state.
 package plane
 
 import (
@@ -14,12 +14,8 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/evenkeel/evenkeel/bpf"
-	"github.com/evenkeel/evenkeel/engine/enrol"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
-
-// DefaultDir is where the data plane of a node is pinned.
-const DefaultDir = "/sys/fs/bpf/evenkeel"
 
 // Of returns the data plane of this release, with maps of these sizes by name. Hooks that the kernel does not have are
 // left out; sk_msg is the only one that may be missing.
@@ -100,16 +96,6 @@ func Maps(frozen map[string]*ebpf.Map, g *upgrade.Generation) (bpf.MeshMaps, err
 			return bpf.MeshMaps{}, fmt.Errorf("generation %d has no map %s: start the agent, which restores what it can",
 				g.Number, name)
 		}
-	}
-	return maps, nil
-}
-
-// EnrolMaps are the maps that enrolment writes.
-func EnrolMaps(frozen map[string]*ebpf.Map) (enrol.Maps, error) {
-	maps := enrol.Maps{Workloads: frozen["workloads"], Names: frozen["workload_names"]}
-	if maps.Workloads == nil || maps.Names == nil {
-		return enrol.Maps{}, fmt.Errorf("map workloads or workload_names is not pinned any more: restart the agent, " +
-			"which restores what it can")
 	}
 	return maps, nil
 }

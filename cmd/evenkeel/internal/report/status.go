@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 	"github.com/evenkeel/evenkeel/engine"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
@@ -113,7 +114,7 @@ func Collect(dir string, v *View) (*Status, error) {
 		s.Agent = Agent{Running: true, PID: state.Holder.PID, Command: state.Holder.Command}
 	}
 	s.pinned(state)
-	if balancer := plane.Balancer(state.Others); balancer != "" {
+	if balancer := enrolment.Balancer(state.Others); balancer != "" {
 		s.problem("%s chooses endpoints before this data plane is asked: switch that off for this node", balancer)
 	}
 	s.agent(v)

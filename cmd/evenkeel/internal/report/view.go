@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 	"github.com/evenkeel/evenkeel/engine"
 	"github.com/evenkeel/evenkeel/engine/enrol"
 	"github.com/evenkeel/evenkeel/upgrade"
@@ -63,6 +64,6 @@ func OpenPins(ctx context.Context, dir string) (*View, func(), error) {
 
 // enrolment is what package enrol reads through.
 func (v *View) enrolment() (enrol.Options, error) {
-	maps, err := plane.EnrolMaps(v.Frozen)
-	return enrol.Options{Maps: maps, Links: plane.Links(v.Pods)}, err
+	maps, err := enrolment.Maps(v.Frozen)
+	return enrol.Options{Maps: maps, Links: enrolment.Links(v.Pods)}, err
 }

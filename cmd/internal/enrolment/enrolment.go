@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package enrolment composes upgrade and enrol: it opens the pinned data plane for a process that lives shortly, the
+// commands enrol and withdraw or the CNI plugin, and hands enrolment its maps and a way to attach programs. The agent,
+// which holds all that already, uses its parts.
+package enrolment
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/engine/enrol"
+	"github.com/evenkeel/evenkeel/upgrade"
+)
+
+// DefaultDir is where the data plane of a node is pinned.
+const DefaultDir = "/sys/fs/bpf/evenkeel"
+
+// Maps are the maps that enrolment writes, found among those that all generations share.
+func Maps(frozen map[string]*ebpf.Map) (enrol.Maps, error) {
+	maps := enrol.Maps{Workloads: frozen["workloads"], Names: frozen["workload_names"]}
+	if maps.Workloads == nil || maps.Names == nil {
+		return enrol.Maps{}, errors.New("map workloads or workload_names is not pinned any more: restart the agent, " +
+			"which restores what it can")
+	}
+	return maps, nil
+}
+
+// Open opens what enrolment writes and attaches with. While it is open no phase of an upgrade changes; it waits for one
+// that is changing no longer than patience. The caller ends it with the function returned. Errors are those of
+// upgrade.OpenWriter.
+func Open(ctx context.Context, dir string, patience time.Duration) (enrol.Options, func() error, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("an upgrade is under way: try again"))
+	defer cancel()
+	w, err := upgrade.OpenWriter(ctx, dir)
+	if err != nil {
+		return enrol.Options{}, nil, err
+	}
+	o, err := options(w)
+	if err != nil {
+		w.Close()
+		return enrol.Options{}, nil, err
+	}
+	return o, w.Close, nil
+}
+
+func options(w *upgrade.Writer) (enrol.Options, error) {
+	maps, err := Maps(w.Frozen)
+	if err != nil {
+		return enrol.Options{}, err
+	}
+	others, err := w.Others()
+	if err != nil {
+		return enrol.Options{}, err
+	}
+	return enrol.Options{Maps: maps, Links: Links(w.Pods), OtherBalancer: Balancer(others)}, nil
+}
