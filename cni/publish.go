@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Publisher writes decisions, on disk and pinned. A node has one, the agent's. What an earlier one has pinned stays in
+// force until the first Publish.
+type Publisher struct {
+	pin, stateDir string
+	m             *ebpf.Map // nil until it is pinned
+	pinned        Decisions // what m has
+	onDisk        Decisions // nil until it was read or written
+}
+
+// NewPublisher opens what is pinned already.
+func NewPublisher(pinDir, stateDir string) (*Publisher, error) {
+	p := &Publisher{pin: DecisionsPin(pinDir), stateDir: stateDir}
+	m, err := ebpf.LoadPinnedMap(p.pin, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", p.pin, err)
+	}
+	if m.Type() != ebpf.Hash || m.KeySize() != uint32(len(decisionKey{})) || m.ValueSize() != valueSize {
+		m.Close()
+		return nil, fmt.Errorf("%s is not a map of decisions: remove it, and start the agent again", p.pin)
+	}
+	p.m = m
+	if p.pinned, err = readPinned(m); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+const valueSize = 4 + 4 + maxUID + 1
+
+// Close drops the descriptor. What was published stays.
+func (p *Publisher) Close() error {
+	if p.m == nil {
+		return nil
+	}
+	return p.m.Close()
+}
+
+// Publish makes these the decisions. The first ones of a node are pinned when all of them are in the map; of later ones
+// each is replaced by itself, whole. The copy on disk comes first: a node that reboots in between must not know less
+// than its pods were promised.
+func (p *Publisher) Publish(all Decisions) error {
+	if len(all) > maxDecisions {
+		return fmt.Errorf("%d decisions: there is room for %d", len(all), maxDecisions)
+	}
+	if p.onDisk == nil || !maps.Equal(p.onDisk, all) {
+		if err := writeCopy(p.stateDir, all); err != nil {
+			return fmt.Errorf("write decisions: %w", err)
+		}
+		p.onDisk = maps.Clone(all)
+		if p.onDisk == nil {
+			p.onDisk = Decisions{}
+		}
+	}
+	if p.m == nil {
+		return p.create(all)
+	}
+	return p.update(p.m, all)
+}
+
+func (p *Publisher) create(all Decisions) error {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: decisionsName, Type: ebpf.Hash, KeySize: uint32(len(decisionKey{})), ValueSize: valueSize,
+		MaxEntries: maxDecisions, Flags: unix.BPF_F_NO_PREALLOC,
+	})
+	if err != nil {
+		return fmt.Errorf("create map %s: %w", decisionsName, err)
+	}
+	p.pinned = nil
+	if err := p.update(m, all); err != nil {
+		m.Close()
+		return err
+	}
+	if err := m.Pin(p.pin); err != nil {
+		m.Close()
+		return fmt.Errorf("pin %s: %w", p.pin, err)
+	}
+	p.m = m
+	return nil
+}
+
+// update writes differences. What there is to come comes before what goes, for a pod's decision may be its namespace's
+// from now on.
+func (p *Publisher) update(m *ebpf.Map, all Decisions) error {
+	if p.pinned == nil {
+		p.pinned = Decisions{}
+	}
+	for name, d := range all {
+		if was, known := p.pinned[name]; known && was == d {
+			continue
+		}
+		key, err := keyOf(name)
+		if err != nil {
+			return err
+		}
+		value, err := valueOf(d)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := m.Put(&key, &value); err != nil {
+			return fmt.Errorf("write map %s: %w", decisionsName, err)
+		}
+		p.pinned[name] = d
+	}
+	for name := range p.pinned {
+		if _, stays := all[name]; stays {
+			continue
+		}
+		key, err := keyOf(name)
+		if err != nil {
+			return err
+		}
+		if err := m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("write map %s: %w", decisionsName, err)
+		}
+		delete(p.pinned, name)
+	}
+	return nil
+}
+
+func readPinned(m *ebpf.Map) (Decisions, error) {
+	all := Decisions{}
+	var key decisionKey
+	var value decisionValue
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		all[unix.ByteSliceToString(key[:])] = value.decision()
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read map %s: %w", decisionsName, err)
+	}
+	return all, nil
+}
+
+// ReadDecisions returns what is decided on a node.
+func ReadDecisions(pinDir, stateDir string) (Decisions, error) {
+	m, err := ebpf.LoadPinnedMap(DecisionsPin(pinDir), &ebpf.LoadPinOptions{ReadOnly: true})
+	if errors.Is(err, fs.ErrNotExist) {
+		return readCopy(stateDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", DecisionsPin(pinDir), err)
+	}
+	defer m.Close()
+	return readPinned(m)
+}
+
+// Withdraw forgets the decisions of a node: nothing has to be in the mesh any more. What is gone already is no error.
+func Withdraw(pinDir, stateDir string) error {
+	var failed []error
+	for _, path := range []string{DecisionsPin(pinDir), decisionsFile(stateDir)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func writeCopy(stateDir string, all Decisions) error {
+	if all == nil {
+		all = Decisions{}
+	}
+	text, err := json.MarshalIndent(document{documentVersion, all}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return err
+	}
+	return Replace(decisionsFile(stateDir), append(text, '\n'), 0o600)
+}
+
+// Replace writes a file so that a reader, and a machine that loses power, finds the old one or the new one, whole: it
+// is written beside, flushed, and renamed over. A symbolic link is replaced, not followed.
+func Replace(path string, data []byte, mode fs.FileMode) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.new")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return SyncDir(dir)
+}
+
+// SyncDir makes the names in a directory outlast a loss of power.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
