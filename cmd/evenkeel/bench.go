@@ -39,8 +39,8 @@ func newBenchCommand(e command.Env) *cobra.Command {
 		Long: `Measure what the mesh costs on this machine: against the same pods without a mesh, and against nftables NAT as
 kube-proxy writes it. Pods are network namespaces that this command makes and removes; it needs root.
 
-Variants run in turn in blocks of a quarter of a second; what is reported is the median of the ratios of blocks that ran
-beside each other, with a 95 % interval. Whether a figure is reached is decided by the interval: yes, no or undecided.
+Variants take turns of a few milliseconds, a quarter of a second of each in a round; what is reported is the median over
+rounds of the ratios of turns that followed each other, with a 95 % interval. Whether a figure is reached is decided by the interval: yes, no or undecided.
 No mesh is measured against itself all the while: where that is off by more than 2 %, what was measured beside it is
 undecided. Rounds that other work on the machine disturbed are thrown away, so leave it alone meanwhile.
 

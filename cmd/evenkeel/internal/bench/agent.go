@@ -357,7 +357,8 @@ func (s *session) programBlock(at *site, l *link) (map[string]float64, time.Dura
 		took[metricCounted] += spent
 		took[metricBPF] += spent - runs*idle
 	}
-	return took, r.CPU, nil
+	used, err := l.used()
+	return took, used, err
 }
 
 // counted is what the kernel has counted of a program.

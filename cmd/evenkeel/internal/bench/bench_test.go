@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"math"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -267,17 +269,54 @@ func TestRoundsAreMadeAgain(t *testing.T) {
 	if calls != 12 || series.Void != 0 || len(series.of(metricRate, Again)) != 6 {
 		t.Errorf("%d blocks, %+v", calls, series)
 	}
-	calls = 0
 	loud := func(context.Context) (map[string]float64, time.Duration, error) {
 		calls++
 		return map[string]float64{metricRate: 1}, -time.Hour, nil // as if others had used an hour
 	}
-	series, err = s.time(t.Context(), "made up", []arm{{Plain, loud}}, 4)
-	if err != nil {
-		t.Fatal(err)
+	// As many as were asked for without patience; with it, until that has run out.
+	for _, patience := range []time.Duration{0, 50 * time.Millisecond} {
+		calls, s.patience = 0, patience
+		series, err = s.time(t.Context(), "made up", []arm{{Plain, loud}}, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if calls < 4 || patience == 0 && calls > 4 || s.patience > 0 {
+			t.Errorf("patience %v: %d blocks, %v of it is left", patience, calls, s.patience)
+		}
+		if series.Void != calls || series.Disturbed == "" || len(series.of(metricRate, Plain)) != calls {
+			t.Errorf("patience %v: %d blocks, %+v", patience, calls, series)
+		}
 	}
-	if calls != 8 || series.Void != 8 || series.Disturbed == "" || len(series.of(metricRate, Plain)) != 8 {
-		t.Errorf("%d blocks, %+v", calls, series)
+}
+
+// A machine that becomes slower and faster by a half, from turn to turn and over a round, does not show in what is put
+// together; one arm that is slower by 2 % does.
+func TestTurnsAreComparedInPairs(t *testing.T) {
+	const turns = 25
+	random := rand.New(rand.NewPCG(3, 4))
+	took := []map[string][]float64{{}, {}, {}}
+	for turn := range turns {
+		speed := 100 * (1 + 0.5*float64(turn)/turns)
+		if turn%7 == 3 {
+			speed *= 1.5
+		}
+		for i, of := range []float64{1, 1, 0.98} {
+			v := of * speed * (1 + 0.001*random.NormFloat64())
+			if turn == 5*i {
+				v *= 0.3 // taken away by the hypervisor
+			}
+			took[i][metricRate] = append(took[i][metricRate], v)
+		}
+	}
+	got := together([]arm{{name: Plain}, {name: Again}, {name: Mesh}}, took)
+	for arm, want := range map[string]float64{Again: 1, Mesh: 0.98} {
+		if ratio := got[arm][metricRate] / got[Plain][metricRate]; math.Abs(ratio-want) > 0.001 {
+			t.Errorf("%s is %.4f of no mesh, want %.4f", arm, ratio, want)
+		}
+	}
+	// Arms without one to compare with are what they are.
+	if got := together([]arm{{name: Mesh}}, took[2:]); got[Mesh][metricRate] != sample.Middle(took[2][metricRate]) {
+		t.Errorf("alone it is %v", got)
 	}
 }
 

@@ -66,7 +66,7 @@ type usage struct {
 	when         time.Time
 	busy, stolen time.Duration
 	own          time.Duration // by this process
-	kernel       time.Duration // by the kernel's threads, but for those that operations are charged with
+	kernel       time.Duration // by the kernel's threads
 }
 
 // userHZ is the unit of /proc/stat (USER_HZ, the same on every architecture that Go knows).
@@ -106,7 +106,7 @@ func readUsage() (usage, error) {
 }
 
 // kernelTime is what threads of the kernel have used. They free the sockets that a block has closed (rcu_preempt,
-// kvfree_rcu), so it is no disturbance by others. What a thread did that has ended since is lost, and counts as one.
+// kvfree_rcu) and finish its packets (ksoftirqd), so it is no disturbance by others. What a thread did that has ended since is lost, and counts as one.
 func kernelTime() (sum time.Duration, err error) {
 	found, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -119,9 +119,9 @@ func kernelTime() (sum time.Duration, err error) {
 			continue // a process that has ended meanwhile
 		}
 		// pid (comm) state ppid: proc_pid_stat(5).
-		name, rest, _ := strings.Cut(string(text), ") ")
+		_, rest, _ := strings.Cut(string(text), ") ")
 		fields := strings.Fields(rest)
-		if len(fields) < 2 || fields[1] != kthreadd || strings.Contains(name, "(ksoftirqd/") {
+		if len(fields) < 2 || fields[1] != kthreadd {
 			continue
 		}
 		var pid int

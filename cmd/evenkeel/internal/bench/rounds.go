@@ -15,7 +15,8 @@ import (
 // arm is one variant of what is compared.
 type arm struct {
 	name string
-	// block runs it once and returns what it measured, by metric, and what CPU time its processes used.
+	// block runs it once and returns what it measured, by metric, and what CPU time its processes used since it was
+	// called last.
 	block func(context.Context) (map[string]float64, time.Duration, error)
 }
 
@@ -45,32 +46,45 @@ func rotation(n, round int) []int {
 	return order
 }
 
+// plan says how often arms are run.
+type plan struct {
+	rounds int
+	// turns is how often each arm is run in a round, 0 for once.
+	turns int
+	// undisturbed rounds are wanted: those in which others used the machine are made again.
+	undisturbed bool
+}
+
 // count runs a number of rounds of what others on the machine have no part in: memory, wake-ups.
 func (s *session) count(ctx context.Context, trial string, arms []arm, rounds int) (Series, error) {
-	return s.rounds(ctx, trial, arms, rounds, false)
+	return s.run(ctx, trial, arms, plan{rounds: rounds})
 }
 
-// time runs a number of rounds that nobody disturbed, and at most twice as many once patience has run out. If not even
-// half of them were undisturbed, all are returned, and why they are not to be trusted.
+// time runs a number of rounds that nobody disturbed.
 func (s *session) time(ctx context.Context, trial string, arms []arm, rounds int) (Series, error) {
-	return s.rounds(ctx, trial, arms, rounds, true)
+	return s.run(ctx, trial, arms, plan{rounds: rounds, undisturbed: true})
 }
 
-func (s *session) rounds(ctx context.Context, trial string, arms []arm, want int, undisturbed bool) (Series, error) {
+// run runs rounds. Those that were disturbed are made again, which costs patience; once that has run out there are at most
+// as many in all as were asked for. If not even half of those were undisturbed, all are returned, and why they are not
+// to be trusted.
+func (s *session) run(ctx context.Context, trial string, arms []arm, p plan) (Series, error) {
 	series := Series{Trial: trial, Values: map[string]map[string][]float64{}}
 	for _, a := range arms {
 		series.Arms = append(series.Arms, a.name)
 	}
 	var good, bad []map[string]map[string]float64 // rounds: arm -> metric -> value
 	why := ""
-	for round := 0; len(good) < want && (round < 2*want || s.patience > 0); round++ {
-		s.progress(trial, len(good), want)
-		results, disturbed, err := s.round(ctx, arms, round)
+	for round := 0; len(good) < p.rounds && (round < p.rounds || s.patience > 0); round++ {
+		s.progress(trial, len(good), p.rounds)
+		begin := time.Now()
+		results, disturbed, err := s.round(ctx, arms, round, max(p.turns, 1))
 		switch {
 		case err != nil:
 			return series, err
-		case disturbed != "" && undisturbed:
+		case disturbed != "" && p.undisturbed:
 			bad, why = append(bad, results), disturbed
+			s.patience -= time.Since(begin)
 			if err := s.awaitQuiet(ctx, trial); err != nil {
 				return series, err
 			}
@@ -79,7 +93,7 @@ func (s *session) rounds(ctx context.Context, trial string, arms []arm, want int
 		}
 	}
 	series.Void = len(bad)
-	if len(good) < (want+1)/2 {
+	if len(good) < (p.rounds+1)/2 {
 		series.Disturbed = fmt.Sprintf("only %d of %d rounds were undisturbed: in the last one that was not %s; "+
 			"run it while the machine is idle", len(good), len(good)+len(bad), why)
 		good = append(good, bad...)
@@ -94,30 +108,57 @@ func (s *session) rounds(ctx context.Context, trial string, arms []arm, want int
 	return series, nil
 }
 
-// round runs each arm once. It says why the round is worth nothing, if it is.
-func (s *session) round(ctx context.Context, arms []arm, number int) (map[string]map[string]float64, string, error) {
-	results := map[string]map[string]float64{}
+// round runs each arm as often as there are turns. It says why the round is worth nothing, if it is.
+func (s *session) round(ctx context.Context, arms []arm, number, turns int) (map[string]map[string]float64, string, error) {
+	took := make([]map[string][]float64, len(arms)) // by arm and metric, a value per turn
+	for i := range took {
+		took[i] = map[string][]float64{}
+	}
 	var ours time.Duration
 	before, err := readUsage()
 	if err != nil {
 		return nil, "", err
 	}
-	for _, i := range rotation(len(arms), number) {
-		if err := ctx.Err(); err != nil {
-			return nil, "", err
+	for turn := range turns {
+		for _, i := range rotation(len(arms), number*turns+turn) {
+			if err := ctx.Err(); err != nil {
+				return nil, "", err
+			}
+			metrics, used, err := arms[i].block(ctx)
+			if err != nil {
+				return nil, "", fmt.Errorf("%s: %w", arms[i].name, err)
+			}
+			for metric, value := range metrics {
+				took[i][metric] = append(took[i][metric], value)
+			}
+			ours += used
 		}
-		metrics, used, err := arms[i].block(ctx)
-		if err != nil {
-			return nil, "", fmt.Errorf("%s: %w", arms[i].name, err)
-		}
-		results[arms[i].name] = metrics
-		ours += used
 	}
 	after, err := readUsage()
 	if err != nil {
 		return nil, "", err
 	}
-	return results, after.disturbed(before, ours), nil
+	return together(arms, took), after.disturbed(before, ours), nil
+}
+
+// together makes one value of those of the turns of a round. How fast the machine is changes from one moment to the next,
+// often by a fifth, and more between the first turn and the last than between two that follow each other: so an arm's
+// value is that of no mesh times the median of its ratios to no mesh in the same turn.
+func together(arms []arm, took []map[string][]float64) map[string]map[string]float64 {
+	plain := slices.IndexFunc(arms, func(a arm) bool { return a.name == Plain })
+	results := map[string]map[string]float64{}
+	for i, a := range arms {
+		results[a.name] = map[string]float64{}
+		for metric, values := range took[i] {
+			if i == plain || plain < 0 || len(values) == 1 {
+				results[a.name][metric] = sample.Middle(values)
+				continue
+			}
+			base := took[plain][metric]
+			results[a.name][metric] = sample.Middle(base) * sample.Middle(sample.Ratios(values, base))
+		}
+	}
+	return results
 }
 
 func (s *Series) add(metric, arm string, value float64) {

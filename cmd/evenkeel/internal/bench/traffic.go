@@ -131,24 +131,52 @@ func (s *session) traffic(ctx context.Context, trial string, v variant, b load.B
 		return Series{}, err
 	}
 	defer func() { err = errors.Join(err, closeLinks(links)) }()
+	p := s.turns(turnOf(b))
 	var arms []arm
 	for _, name := range names {
 		l := links[name]
 		arms = append(arms, arm{name: name, block: func(context.Context) (map[string]float64, time.Duration, error) {
 			order := b
-			order.To, order.Charged, order.Duration, order.Handicap = l.to, l.charged, s.effort.block, s.handicap(name)
+			order.To, order.Charged, order.Handicap = l.to, l.charged, s.handicap(name)
+			order.Duration = s.effort.block / time.Duration(p.turns)
 			r, err := l.client.do(order)
 			if err != nil {
 				return nil, 0, err
 			}
+			used, err := l.used()
 			return map[string]float64{
 				metricRate:   float64(r.Operations) / r.Elapsed.Seconds(),
 				metricMedian: float64(r.Median),
 				metricCPU:    float64(r.CPU) / float64(r.Operations),
-			}, r.CPU, nil
+			}, used, err
 		}})
 	}
-	return s.time(ctx, trial, arms, s.effort.rounds)
+	return s.run(ctx, trial, arms, p)
+}
+
+// turnOf is how long one arm runs before the next does: as short as what comes before the clock starts allows. 0 is for
+// what takes long to begin.
+func turnOf(b load.Block) time.Duration {
+	switch {
+	case b.Kind == load.HTTPKeep || b.Kind == load.HTTPNew:
+		return 0
+	case b.Connections > 32:
+		return 50 * time.Millisecond
+	case b.Connections > 8:
+		return 20 * time.Millisecond
+	case b.Connections > 1:
+		return 10 * time.Millisecond
+	}
+	return 5 * time.Millisecond
+}
+
+// turns cuts blocks into turns of about such a length.
+func (s *session) turns(length time.Duration) plan {
+	p := plan{rounds: s.effort.rounds, turns: 1, undisturbed: true}
+	if length > 0 {
+		p.turns = max(int(s.effort.block/length), 1)
+	}
+	return p
 }
 
 // connectCost runs rounds of connect() alone.
@@ -159,6 +187,7 @@ func (s *session) connectCost(ctx context.Context, trial string) (series Series,
 		return Series{}, err
 	}
 	defer func() { err = errors.Join(err, closeLinks(links)) }()
+	p := s.turns(turnOf(load.Block{Kind: load.Fresh}))
 	var arms []arm
 	for _, name := range names {
 		if name == Checked { // no packet is sent: there is nothing to check
@@ -167,15 +196,14 @@ func (s *session) connectCost(ctx context.Context, trial string) (series Series,
 		l := links[name]
 		order := load.Block{
 			To: netip.AddrPortFrom(firstEndpoint, endpointPort), Seed: s.Seed,
-			Addresses: s.scale.Services, Charged: l.charged, Duration: s.effort.block / 2, Handicap: s.handicap(name),
+			Addresses: s.scale.Services, Charged: l.charged, Duration: s.effort.block / time.Duration(2*p.turns), Handicap: s.handicap(name),
 		}
 		if name == Mesh {
 			order.To = netip.AddrPortFrom(firstService, servicePort)
 		}
 		arms = append(arms, arm{name: name, block: func(context.Context) (map[string]float64, time.Duration, error) {
 			took := map[string]float64{}
-			var used time.Duration
-			order.Seed++ // other addresses each round, the same for all arms
+			order.Seed++ // other addresses each turn, the same for all arms
 			for _, part := range []struct {
 				metric string
 				kind   load.Kind
@@ -186,12 +214,12 @@ func (s *session) connectCost(ctx context.Context, trial string) (series Series,
 					return nil, 0, err
 				}
 				took[part.metric] = float64(r.Mean)
-				used += r.CPU
 			}
-			return took, used, nil
+			used, err := l.used()
+			return took, used, err
 		}})
 	}
-	return s.time(ctx, trial, arms, s.effort.rounds)
+	return s.run(ctx, trial, arms, p)
 }
 
 // handicap is what a control wastes in each operation of an arm.

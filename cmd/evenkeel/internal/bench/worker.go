@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/load"
@@ -83,14 +84,31 @@ func (c conditions) cpus(count int) (client, server int) {
 type link struct {
 	client, server *worker
 	to             netip.AddrPort
-	charged        []int
+	charged        []int         // whose CPU time an operation costs, beside the client's
+	own            []int         // processes of this link
+	spent          time.Duration // by those; see used
+}
+
+// used returns what both ends, and the agent if there is one, have used since it was called last.
+func (l *link) used() (time.Duration, error) {
+	sum := time.Duration(0)
+	for _, pid := range l.own {
+		used, err := load.CPUTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	since := sum - l.spent
+	l.spent = sum
+	return since, nil
 }
 
 // connect starts both ends of a pair. The client dials the pod, or the service if there is one.
 func (s *session) connect(ctx context.Context, at *site, p pair, service bool, c conditions) (*link, error) {
 	clientCPU, serverCPU := c.cpus(s.cpus)
 	port := ports[c.server]
-	l := &link{to: netip.AddrPortFrom(p.server.Addresses[0], port), charged: s.kernelThreads}
+	l := &link{to: netip.AddrPortFrom(p.server.Addresses[0], port)}
 	if service {
 		l.to = netip.AddrPortFrom(p.service, port)
 	}
@@ -104,9 +122,14 @@ func (s *session) connect(ctx context.Context, at *site, p pair, service bool, c
 	if err != nil {
 		return nil, errors.Join(err, l.server.close())
 	}
-	l.charged = append(l.charged[:len(l.charged):len(l.charged)], l.server.command.Process.Pid)
+	l.charged = append(l.charged, l.server.command.Process.Pid)
 	if at.agent != 0 {
 		l.charged = append(l.charged, at.agent)
+	}
+	l.own = append(slices.Clone(l.charged), l.client.command.Process.Pid)
+	l.charged = append(l.charged, s.kernelThreads...)
+	if _, err := l.used(); err != nil { // what starting took is not a block's
+		return nil, errors.Join(err, l.close())
 	}
 	return l, nil
 }

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"runtime/metrics"
 	"slices"
 	"time"
 
@@ -24,16 +25,18 @@ type Runner func(Block) (Result, error)
 func Serve(in io.Reader, out io.Writer, other Runner) error {
 	runtime.LockOSThread()
 	orders, answers := json.NewDecoder(in), json.NewEncoder(out)
+	c := client{other: other}
 	for {
+		c.collect()
 		var b Block
 		if err := orders.Decode(&b); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("read block: %w", err)
 		}
-		r, err := run(b, other)
+		r, err := c.run(b)
 		if err != nil {
-			r = Result{Error: err.Error()}
+			r = Result{Error: fmt.Sprintf("%s to %v: %v", b.Kind, b.To, err)}
 		}
 		if err := answers.Encode(r); err != nil {
 			return fmt.Errorf("answer block: %w", err)
@@ -41,35 +44,52 @@ func Serve(in io.Reader, out io.Writer, other Runner) error {
 	}
 }
 
-func run(b Block, other Runner) (Result, error) {
-	runtime.GC() // between blocks, because there is none within
+// client runs blocks. It keeps what they need from one to the next: a block may be as short as a few milliseconds.
+type client struct {
+	other     Runner
+	watch     watch
+	targets   []target
+	targetsOf Block
+	allocated uint64 // when garbage was collected last
+}
+
+// collect clears garbage between blocks, because none is within. That takes longer than a short block's worth of
+// allocations is worth, so it is left until there is something.
+func (c *client) collect() {
+	const garbage = 4 << 20
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	if metrics.Read(s); s[0].Value.Uint64()-c.allocated > garbage {
+		runtime.GC()
+		c.allocated = s[0].Value.Uint64()
+	}
+}
+
+func (c *client) run(b Block) (Result, error) {
+	b.Connections = max(b.Connections, 1)
+	c.watch.block = b
+	switch b.Kind {
+	case Request:
+		return c.requests(b)
+	case Connect:
+		if b.Connections > 1 {
+			return c.connectMany(b)
+		}
+		return c.connectOne(b)
+	case Fresh:
+		return c.connectUDP(b, true)
+	case Again:
+		return c.connectUDP(b, false)
+	}
+	if c.other == nil {
+		return Result{}, errors.New("the kind of block is not known")
+	}
 	begin, err := cpuTime(b.Charged)
 	if err != nil {
 		return Result{}, err
 	}
-	b.Connections = max(b.Connections, 1)
-	var r Result
-	switch b.Kind {
-	case Request:
-		r, err = requests(b)
-	case Connect:
-		if b.Connections > 1 {
-			r, err = connectMany(b)
-		} else {
-			r, err = connectOne(b)
-		}
-	case Fresh:
-		r, err = connectUDP(b, true)
-	case Again:
-		r, err = connectUDP(b, false)
-	default:
-		if other == nil {
-			return Result{}, fmt.Errorf("kind of block %q is not known", b.Kind)
-		}
-		r, err = other(b)
-	}
+	r, err := c.other(b)
 	if err != nil {
-		return Result{}, fmt.Errorf("%s to %v: %w", b.Kind, b.To, err)
+		return Result{}, err
 	}
 	end, err := cpuTime(b.Charged)
 	r.CPU = end - begin
@@ -78,18 +98,34 @@ func run(b Block, other Runner) (Result, error) {
 
 // watch measures operations that follow each other.
 type watch struct {
+	block Block
 	begin time.Time
-	took  []uint32 // nanoseconds each
+	cpu   time.Duration // used when it began
+	took  []uint32      // nanoseconds each
 }
 
-func newWatch() *watch { return &watch{begin: time.Now(), took: make([]uint32, 0, 1<<16)} }
+// start starts the clock; what came before was to warm up.
+func (w *watch) start() (err error) {
+	if w.took == nil {
+		w.took = make([]uint32, 0, 1<<16)
+	}
+	w.took = w.took[:0]
+	w.cpu, err = cpuTime(w.block.Charged)
+	w.begin = time.Now()
+	return err
+}
 
 func (w *watch) add(d time.Duration) { w.took = append(w.took, uint32(min(d, 4*time.Second))) }
 
-// result is of what was added; elapsed is the length of the block.
-func (w *watch) result(elapsed time.Duration) Result {
-	if len(w.took) == 0 {
-		return Result{Elapsed: elapsed}
+// stop returns what was added. elapsed is since the clock was started.
+func (w *watch) stop(elapsed time.Duration) (Result, error) {
+	end, err := cpuTime(w.block.Charged)
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{Operations: int64(len(w.took)), Elapsed: elapsed, CPU: end - w.cpu}
+	if r.Operations == 0 {
+		return r, nil
 	}
 	var sum time.Duration
 	for _, ns := range w.took {
@@ -97,10 +133,8 @@ func (w *watch) result(elapsed time.Duration) Result {
 	}
 	slices.Sort(w.took)
 	at := func(share int) time.Duration { return time.Duration(w.took[(len(w.took)-1)*share/100]) }
-	return Result{
-		Operations: int64(len(w.took)), Elapsed: elapsed,
-		Mean: sum / time.Duration(len(w.took)), Median: at(50), P99: at(99),
-	}
+	r.Mean, r.Median, r.P99 = sum/time.Duration(len(w.took)), at(50), at(99)
+	return r, nil
 }
 
 // waste keeps the CPU busy.
@@ -111,9 +145,9 @@ func waste(d time.Duration) {
 
 // warm is how many operations come before the clock starts: the first ones after another variant has run find other
 // things in the caches.
-const warm = 64
+const warm = 16
 
-func requests(b Block) (Result, error) {
+func (c *client) requests(b Block) (Result, error) {
 	to := targetOf(b.To)
 	fd, err := socket(unix.SOCK_STREAM)
 	if err != nil {
@@ -132,7 +166,10 @@ func requests(b Block) (Result, error) {
 			return Result{}, err
 		}
 	}
-	w := newWatch()
+	w := &c.watch
+	if err := w.start(); err != nil {
+		return Result{}, err
+	}
 	for last := time.Duration(0); last < b.Duration; {
 		if err := exchange(fd, &buffer); err != nil {
 			return Result{}, err
@@ -144,10 +181,10 @@ func requests(b Block) (Result, error) {
 		w.add(now - last)
 		last = now
 	}
-	return w.result(time.Since(w.begin)), nil
+	return w.stop(time.Since(w.begin))
 }
 
-func connectOne(b Block) (Result, error) {
+func (c *client) connectOne(b Block) (Result, error) {
 	to := targetOf(b.To)
 	var buffer [size]byte
 	once := func() error {
@@ -169,7 +206,10 @@ func connectOne(b Block) (Result, error) {
 			return Result{}, err
 		}
 	}
-	w := newWatch()
+	w := &c.watch
+	if err := w.start(); err != nil {
+		return Result{}, err
+	}
 	for last := time.Duration(0); last < b.Duration; {
 		if err := once(); err != nil {
 			return Result{}, err
@@ -181,12 +221,12 @@ func connectOne(b Block) (Result, error) {
 		w.add(now - last)
 		last = now
 	}
-	return w.result(time.Since(w.begin)), nil
+	return w.stop(time.Since(w.begin))
 }
 
 // connectUDP times connect() of UDP sockets, to addresses in a random order.
-func connectUDP(b Block, fresh bool) (Result, error) {
-	targets := targetsOf(b)
+func (c *client) connectUDP(b Block, fresh bool) (Result, error) {
+	targets := c.targetsFor(b)
 	order := rand.New(rand.NewPCG(b.Seed, 0))
 	fd, err := socket(unix.SOCK_DGRAM)
 	if err != nil {
@@ -209,10 +249,13 @@ func connectUDP(b Block, fresh bool) (Result, error) {
 		}
 		return err
 	}
-	w := newWatch()
+	w := &c.watch
+	w.begin = time.Now()
 	for i := -warm; ; i++ {
 		if i == 0 {
-			w = newWatch()
+			if err := w.start(); err != nil {
+				return Result{}, err
+			}
 		}
 		if err := next(); err != nil {
 			return Result{}, err
@@ -229,17 +272,21 @@ func connectUDP(b Block, fresh bool) (Result, error) {
 		}
 		w.add(after - before)
 		if i >= 0 && after > b.Duration {
-			return w.result(after), nil
+			return w.stop(after)
 		}
 	}
 }
 
-func targetsOf(b Block) []target {
-	targets := make([]target, max(b.Addresses, 1))
-	a := b.To.Addr()
-	for i := range targets {
-		targets[i] = targetOf(netip.AddrPortFrom(a, b.To.Port()))
-		a = a.Next()
+// targetsFor are the addresses of a block.
+func (c *client) targetsFor(b Block) []target {
+	if of := (Block{To: b.To, Addresses: b.Addresses}); c.targets == nil || of.To != c.targetsOf.To ||
+		of.Addresses != c.targetsOf.Addresses {
+		c.targets, c.targetsOf = make([]target, max(b.Addresses, 1)), of
+		a := b.To.Addr()
+		for i := range c.targets {
+			c.targets[i] = targetOf(netip.AddrPortFrom(a, b.To.Port()))
+			a = a.Next()
+		}
 	}
-	return targets
+	return c.targets
 }

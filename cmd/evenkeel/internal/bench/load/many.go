@@ -71,7 +71,7 @@ type attempt struct {
 	got   int
 }
 
-func connectMany(b Block) (Result, error) {
+func (c *client) connectMany(b Block) (Result, error) {
 	e, err := newEpoll()
 	if err != nil {
 		return Result{}, err
@@ -83,13 +83,13 @@ func connectMany(b Block) (Result, error) {
 			closeSocket(fd)
 		}
 	}()
-	w := newWatch()
+	w, now := &c.watch, time.Now()
 	for range b.Connections {
-		if err := m.begin(w.begin); err != nil {
+		if err := m.begin(now); err != nil {
 			return Result{}, err
 		}
 	}
-	left := warm + b.Connections
+	left, running := warm+b.Connections, false
 	for {
 		events, err := e.wait(stall)
 		if err != nil {
@@ -109,22 +109,26 @@ func connectMany(b Block) (Result, error) {
 			if b.Handicap > 0 {
 				waste(b.Handicap)
 			}
-			now := time.Now()
-			switch {
-			case left > 1:
-				left--
-			case left == 1:
-				left, w.begin = 0, now
-			default:
+			left--
+			now = time.Now()
+			if running {
 				w.add(now.Sub(done.begun))
-				if d := now.Sub(w.begin); d > b.Duration {
-					return w.result(d), nil
-				}
 			}
 			m.spare = append(m.spare, done)
 			if err := m.begin(now); err != nil {
 				return Result{}, err
 			}
+		}
+		// The clock starts and stops between one set of answers and the next: in the middle of one the time that it took
+		// would be counted, or not, with whatever part of it came before.
+		if d := now.Sub(w.begin); running && d > b.Duration {
+			return w.stop(d)
+		}
+		if !running && left <= 0 {
+			if err := w.start(); err != nil {
+				return Result{}, err
+			}
+			running = true
 		}
 	}
 }

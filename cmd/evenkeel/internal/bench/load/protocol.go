@@ -53,7 +53,7 @@ type Result struct {
 	Mean   time.Duration `json:"mean"`
 	Median time.Duration `json:"median"`
 	P99    time.Duration `json:"p99"`
-	// CPU is what the client and the charged processes used.
+	// CPU is what the client and the charged processes used while the clock ran.
 	CPU   time.Duration `json:"cpu"`
 	Error string        `json:"error,omitempty"`
 }

@@ -23,19 +23,39 @@ type Interval struct {
 // samples must not be empty.
 func Median(samples []float64, seed uint64) Interval {
 	random := rand.New(rand.NewPCG(seed, uint64(len(samples))))
-	drawn := make([]float64, len(samples))
+	sorted := slices.Sorted(slices.Values(samples))
+	drawn := make([]int32, len(sorted)) // how often each was
 	medians := make([]float64, resamples)
 	for i := range medians {
-		for j := range drawn {
-			drawn[j] = samples[random.IntN(len(samples))]
+		clear(drawn)
+		for range sorted {
+			drawn[random.IntN(len(sorted))]++
 		}
-		slices.Sort(drawn)
-		medians[i] = middle(drawn)
+		medians[i] = middleOf(sorted, drawn)
 	}
 	slices.Sort(medians)
-	sorted := slices.Sorted(slices.Values(samples))
 	return Interval{Value: middle(sorted), Low: medians[resamples*25/1000], High: medians[resamples*975/1000-1]}
 }
+
+// middleOf returns the median of sorted samples each of which is there so many times, as many as there are in all.
+func middleOf(sorted []float64, times []int32) float64 {
+	n := int32(len(sorted))
+	var low float64
+	seen, found := int32(0), false
+	for i, t := range times {
+		seen += t
+		if !found && seen > (n-1)/2 {
+			low, found = sorted[i], true
+		}
+		if seen > n/2 {
+			return (low + sorted[i]) / 2
+		}
+	}
+	return low
+}
+
+// Middle returns the median of samples, which must not be empty.
+func Middle(samples []float64) float64 { return middle(slices.Sorted(slices.Values(samples))) }
 
 func middle(sorted []float64) float64 {
 	n := len(sorted)
