@@ -164,13 +164,24 @@ func lookup(m *ebpf.Map, name string) (Decision, bool, error) {
 
 // document is the copy on disk.
 type document struct {
-	Version   int       `json:"version"`
+	Version int `json:"version"`
+	// PinDir is the data plane that it belongs to.
+	PinDir    string    `json:"pinDir"`
 	Decisions Decisions `json:"decisions"`
 }
 
 const documentVersion = 1
 
 func readCopy(stateDir string) (Decisions, error) {
+	d, err := readDocument(stateDir)
+	if err != nil || d == nil {
+		return nil, err
+	}
+	return d.Decisions, nil
+}
+
+// readDocument returns nil if there is none.
+func readDocument(stateDir string) (*document, error) {
 	path := decisionsFile(stateDir)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -186,5 +197,5 @@ func readCopy(stateDir string) (Decisions, error) {
 	if d.Version != documentVersion {
 		return nil, fmt.Errorf("%s: it is of version %d, and this release reads %d", path, d.Version, documentVersion)
 	}
-	return d.Decisions, nil
+	return &d, nil
 }

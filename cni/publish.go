@@ -18,15 +18,15 @@ import (
 // Publisher writes decisions, on disk and pinned. A node has one, the agent's. What an earlier one has pinned stays in
 // force until the first Publish.
 type Publisher struct {
-	pin, stateDir string
-	m             *ebpf.Map // nil until it is pinned
-	pinned        Decisions // what m has
-	onDisk        Decisions // nil until it was read or written
+	pinDir, pin, stateDir string
+	m                     *ebpf.Map // nil until it is pinned
+	pinned                Decisions // what m has
+	onDisk                Decisions // nil until it was read or written
 }
 
 // NewPublisher opens what is pinned already.
 func NewPublisher(pinDir, stateDir string) (*Publisher, error) {
-	p := &Publisher{pin: DecisionsPin(pinDir), stateDir: stateDir}
+	p := &Publisher{pinDir: pinDir, pin: DecisionsPin(pinDir), stateDir: stateDir}
 	m, err := ebpf.LoadPinnedMap(p.pin, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
@@ -64,7 +64,7 @@ func (p *Publisher) Publish(all Decisions) error {
 		return fmt.Errorf("%d decisions: there is room for %d", len(all), maxDecisions)
 	}
 	if p.onDisk == nil || !maps.Equal(p.onDisk, all) {
-		if err := writeCopy(p.stateDir, all); err != nil {
+		if err := writeCopy(p.stateDir, document{documentVersion, p.pinDir, all}); err != nil {
 			return fmt.Errorf("write decisions: %w", err)
 		}
 		p.onDisk = maps.Clone(all)
@@ -165,22 +165,24 @@ func ReadDecisions(pinDir, stateDir string) (Decisions, error) {
 	return readPinned(m)
 }
 
-// Withdraw forgets the decisions of a node: nothing has to be in the mesh any more. What is gone already is no error.
+// Withdraw forgets the decisions of a data plane: nothing has to be in the mesh any more. What is gone already is no
+// error, and a copy on disk that belongs to another data plane stays.
 func Withdraw(pinDir, stateDir string) error {
-	var failed []error
-	for _, path := range []string{DecisionsPin(pinDir), decisionsFile(stateDir)} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = append(failed, err)
-		}
+	if err := os.Remove(DecisionsPin(pinDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return errors.Join(failed...)
+	d, err := readDocument(stateDir)
+	if err != nil || d == nil || d.PinDir != pinDir {
+		return err
+	}
+	return os.Remove(decisionsFile(stateDir))
 }
 
-func writeCopy(stateDir string, all Decisions) error {
-	if all == nil {
-		all = Decisions{}
+func writeCopy(stateDir string, d document) error {
+	if d.Decisions == nil {
+		d.Decisions = Decisions{}
 	}
-	text, err := json.MarshalIndent(document{documentVersion, all}, "", "  ")
+	text, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return err
 	}

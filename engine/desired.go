@@ -19,6 +19,7 @@ type desired struct {
 	slices    layers[Slice]
 	nodes     layers[Node] // this node only: nothing else depends on one
 	workloads layers[Workload]
+	spaces    layers[Namespace]
 	synced    [][kinds]bool // by source
 	zone      string        // of this node
 	byName    map[string]*service
@@ -41,7 +42,7 @@ func newDesired(node string, sources []string) *desired {
 	return &desired{
 		node: node, sources: sources,
 		services: newLayers[Service](n), slices: newLayers[Slice](n),
-		nodes: newLayers[Node](n), workloads: newLayers[Workload](n),
+		nodes: newLayers[Node](n), workloads: newLayers[Workload](n), spaces: newLayers[Namespace](n),
 		synced: make([][kinds]bool, n), byName: make(map[string]*service),
 	}
 }
@@ -87,6 +88,9 @@ func (d *desired) take(source string, c Change) (map[string]*service, []error, e
 			w = elsewhere
 		}
 		d.workloads.set(from, name, w)
+	}
+	for name, n := range c.Namespaces {
+		d.spaces.set(from, name, n)
 	}
 	for _, k := range c.Synced {
 		if k < kinds {

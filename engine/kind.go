@@ -15,6 +15,8 @@ func (k Kind) String() string {
 		return "node"
 	case Workloads:
 		return "workload"
+	case Namespaces:
+		return "namespace"
 	}
 	return "kind " + strconv.Itoa(int(k))
 }

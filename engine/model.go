@@ -114,10 +114,30 @@ type Node struct {
 	Origin     string
 }
 
+// Wish is what somebody has said that the mesh is to do with a pod, or with all pods of a namespace.
+type Wish uint8
+
+// The wishes.
+const (
+	NoWish Wish = iota
+	InMesh
+	OutOfMesh
+)
+
+// Namespace is what was said about all pods of a namespace that say nothing themselves. OtherMesh is as in Workload.
+type Namespace struct {
+	Name      string
+	Mesh      Wish
+	OtherMesh string
+	Origin    string
+}
+
 // Workload is a pod as the sources know it, enrolled or not.
 type Workload struct {
-	// Name is "namespace/name".
-	Name           string
+	// Name is "namespace/name". UID tells it from the next pod of that name; it is empty where the source has none.
+	Name, UID      string
+	Mesh           Wish // its own, which goes before that of its namespace
+	Critical       bool // the cluster does not work without it
 	ServiceAccount string
 	Node           string
 	Addresses      []netip.Addr
@@ -138,6 +158,7 @@ const (
 	Slices
 	Nodes
 	Workloads
+	Namespaces
 	kinds
 )
 
@@ -148,6 +169,8 @@ type Change struct {
 	Slices    map[string]*Slice
 	Nodes     map[string]*Node
 	Workloads map[string]*Workload
+	// Namespaces are those of pods, not of networks.
+	Namespaces map[string]*Namespace
 	// Synced lists the kinds of which this source has now sent all that it knows. What an earlier process left in the
 	// kernel, and no source has sent when all are synced, is removed; before that nothing is.
 	Synced []Kind

@@ -15,6 +15,9 @@ import (
 // WorkloadView is a pod of this node, as the sources know it and as it is enrolled.
 type WorkloadView struct {
 	Name           string       `json:"name"`
+	UID            string       `json:"uid,omitempty"`
+	Mesh           Wish         `json:"mesh,omitempty"`
+	Critical       bool         `json:"critical,omitempty"`
 	ServiceAccount string       `json:"serviceAccount,omitempty"`
 	Addresses      []netip.Addr `json:"addresses,omitempty"`
 	Origin         string       `json:"origin,omitempty"`
@@ -34,6 +37,17 @@ type WorkloadView struct {
 	SourceChecked bool   `json:"sourceChecked,omitempty"`
 }
 
+// Namespaces returns what the sources say about the namespaces of pods, by name.
+func (e *Engine) Namespaces() map[string]Namespace {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := make(map[string]Namespace)
+	for name, n := range e.desired.spaces.all() {
+		all[name] = *n
+	}
+	return all
+}
+
 // Workloads returns the workloads of this node in order of name, enrolled or not. Each namespace that is enrolled is one
 // of its own, whatever it is called: two under one name are two, and one whose name was lost has none.
 func (e *Engine) Workloads() ([]WorkloadView, error) {
@@ -45,7 +59,7 @@ func (e *Engine) Workloads() ([]WorkloadView, error) {
 		if w != elsewhere {
 			views[name] = WorkloadView{
 				Name: name, ServiceAccount: w.ServiceAccount, Addresses: slices.Clone(w.Addresses), Origin: w.Origin,
-				Known: true, Ineligible: w.ineligible(), HostNetwork: w.HostNetwork, Sidecar: w.Sidecar,
+				UID: w.UID, Mesh: w.Mesh, Critical: w.Critical, Known: true, Ineligible: w.ineligible(), HostNetwork: w.HostNetwork, Sidecar: w.Sidecar,
 				OtherMesh: w.OtherMesh,
 			}
 		}

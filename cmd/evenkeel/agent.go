@@ -18,6 +18,7 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
+	"github.com/evenkeel/evenkeel/cni"
 )
 
 func newAgentCommand(e command.Env) *cobra.Command {
@@ -82,6 +83,11 @@ func agentFlags(c *cobra.Command, o *agent.Options) {
 	f.StringVar(&o.Cgroup, "cgroup", "", "cgroup below which the pods' processes are (default: the root of cgroup2)")
 	f.StringVar(&o.Admin, "admin", admin.DefaultSocket, "socket that answers status, dump and explain")
 	f.StringVar(&o.Metrics, "metrics", metrics.DefaultAddress, "address of the metrics, empty for none")
+	f.BoolVar(&o.ByLabel, "enrol-by-label", false, "enrol and withdraw running pods by the label evenkeel.io/mesh of their "+
+		"namespaces, enabled or disabled, or their own; and tell the CNI plugin")
+	f.StringVar(&o.StateDir, "state-dir", cni.DefaultStateDir, "where the CNI plugin finds, after a boot, which pods have "+
+		"to be in the mesh")
+	f.StringVar(&o.RunDir, "run-dir", cni.DefaultRunDir, "where the CNI plugin leaves its records of pods")
 	f.BoolVar(&o.TakeOver, "take-over", false, "kill the agent that is running, if one is, and go on from where it was")
 	s := &o.Sizes
 	f.Uint32Var(&s.Services, "max-services", s.Services, "room for service ports: one per address, port and protocol")

@@ -17,13 +17,14 @@ import (
 
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
+	"github.com/evenkeel/evenkeel/cni"
 	"github.com/evenkeel/evenkeel/engine/expedite"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
 func newUninstallCommand(e command.Env) *cobra.Command {
 	o := upgrade.Options{}
-	yes, takeOver := false, false
+	yes, takeOver, stateDir := false, false, ""
 	c := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove the data plane of this node",
@@ -50,6 +51,10 @@ finished by doing it again. On a terminal it asks first.`,
 					return err
 				}
 			}
+			// First, for as long as it says that pods have to be in a mesh that is gone the CNI plugin lets none start.
+			if err := cni.Withdraw(o.Dir, stateDir); err != nil {
+				return err
+			}
 			err := expedite.Kernel().During(func() error { return upgrade.Uninstall(c.Context(), o) })
 			if err != nil {
 				return explainUninstall(o.Dir, err)
@@ -60,6 +65,8 @@ finished by doing it again. On a terminal it asks first.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
+	f.StringVar(&stateDir, "state-dir", cni.DefaultStateDir, "where the agent has noted which pods have to be in the mesh; "+
+		"that is forgotten")
 	f.BoolVar(&takeOver, "take-over", false, "kill the agent that is running, if one is")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c

@@ -16,6 +16,7 @@ type sent struct {
 	slices    map[string]*engine.Slice
 	nodes     map[string]*engine.Node
 	workloads map[string]*engine.Workload
+	spaces    map[string]*engine.Namespace
 	// derived are the names of the slices that were written for a service.
 	derived map[manifest.Key][]string
 
@@ -29,6 +30,7 @@ func newSent() sent {
 		slices:    map[string]*engine.Slice{},
 		nodes:     map[string]*engine.Node{},
 		workloads: map[string]*engine.Workload{},
+		spaces:    map[string]*engine.Namespace{},
 		derived:   map[manifest.Key][]string{},
 	}
 }
@@ -41,10 +43,13 @@ func (s *State) Change() engine.Change {
 		slices:    difference[engine.Slice]{sent: s.sent.slices, equal: equalSlice},
 		nodes:     difference[engine.Node]{sent: s.sent.nodes, equal: equalNode},
 		workloads: difference[engine.Workload]{sent: s.sent.workloads, equal: equalWorkload},
+		spaces:    difference[engine.Namespace]{sent: s.sent.spaces, equal: equalNamespace},
 		derived:   map[manifest.Key][]string{},
 	}
 	for key := range s.dirty {
 		switch key.Kind {
+		case manifest.KindNamespace:
+			d.spaces.put(key.Name, s.namespace(key.Name))
 		case manifest.KindNode:
 			d.nodes.put(key.Name, s.nodes[key.Name])
 		case manifest.KindPod:
@@ -59,7 +64,7 @@ func (s *State) Change() engine.Change {
 		Services:  d.services.changes,
 		Slices:    d.slices.changes,
 		Nodes:     d.nodes.changes,
-		Workloads: d.workloads.changes,
+		Workloads: d.workloads.changes, Namespaces: d.spaces.changes,
 	}
 	s.sent.offeredDerived = d.derived
 	return s.sent.offered
@@ -71,6 +76,7 @@ func (s *State) Commit() {
 	take(s.sent.slices, s.sent.offered.Slices)
 	take(s.sent.nodes, s.sent.offered.Nodes)
 	take(s.sent.workloads, s.sent.offered.Workloads)
+	take(s.sent.spaces, s.sent.offered.Namespaces)
 	for key, names := range s.sent.offeredDerived {
 		if len(names) == 0 {
 			delete(s.sent.derived, key)
@@ -97,6 +103,7 @@ type differences struct {
 	slices    difference[engine.Slice]
 	nodes     difference[engine.Node]
 	workloads difference[engine.Workload]
+	spaces    difference[engine.Namespace]
 	derived   map[manifest.Key][]string
 }
 
@@ -123,6 +130,13 @@ func name(key manifest.Key) string { return key.Namespace + "/" + key.Name }
 func (s *State) workload(key manifest.Key) *engine.Workload {
 	if p := s.pods[key]; p != nil {
 		return p.in(s.namespaces[key.Namespace])
+	}
+	return nil
+}
+
+func (s *State) namespace(name string) *engine.Namespace {
+	if n := s.namespaces[name]; n != nil {
+		return n.said
 	}
 	return nil
 }

@@ -40,8 +40,11 @@ func equalHints(a, b *engine.Hints) bool {
 
 func equalNode(a, b *engine.Node) bool { return *a == *b }
 
+func equalNamespace(a, b *engine.Namespace) bool { return *a == *b }
+
 func equalWorkload(a, b *engine.Workload) bool {
-	return a.Name == b.Name && a.ServiceAccount == b.ServiceAccount && a.Node == b.Node &&
-		slices.Equal(a.Addresses, b.Addresses) && maps.Equal(a.Labels, b.Labels) && a.HostNetwork == b.HostNetwork &&
-		a.Sidecar == b.Sidecar && a.OtherMesh == b.OtherMesh && a.Origin == b.Origin
+	return a.Name == b.Name && a.UID == b.UID && a.Mesh == b.Mesh && a.Critical == b.Critical &&
+		a.ServiceAccount == b.ServiceAccount && a.Node == b.Node && slices.Equal(a.Addresses, b.Addresses) &&
+		maps.Equal(a.Labels, b.Labels) && a.HostNetwork == b.HostNetwork && a.Sidecar == b.Sidecar &&
+		a.OtherMesh == b.OtherMesh && a.Origin == b.Origin
 }

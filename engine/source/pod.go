@@ -42,6 +42,8 @@ func newPod(p *corev1.Pod, origin string) *pod {
 	out := &pod{
 		workload: &engine.Workload{
 			Name:           p.Namespace + "/" + p.Name,
+			UID:            uid(p),
+			Critical:       critical[p.Spec.PriorityClassName],
 			ServiceAccount: p.Spec.ServiceAccountName,
 			Node:           p.Spec.NodeName,
 			Labels:         p.Labels,
@@ -53,6 +55,7 @@ func newPod(p *corev1.Pod, origin string) *pod {
 		ready:       isReady(p),
 		terminating: p.DeletionTimestamp != nil,
 	}
+	out.workload.Mesh = wish(p.Labels, &out.notes)
 	out.addAddresses(&p.Status)
 	out.addWeight(p.Annotations)
 	out.addPorts(&p.Spec)
@@ -150,12 +153,16 @@ func (p *pod) identified() []netip.Addr {
 }
 
 // in returns the workload as it is within its namespace, which may be nil; nil for a pod that has finished.
-func (p *pod) in(namespace *corev1.Namespace) *engine.Workload {
+func (p *pod) in(n *namespace) *engine.Workload {
 	if p.finished {
 		return nil
 	}
 	w := *p.workload
-	w.OtherMesh = manifest.OtherMesh(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: w.Labels}}, namespace)
+	var object *corev1.Namespace
+	if n != nil {
+		object = n.object
+	}
+	w.OtherMesh = manifest.OtherMesh(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: w.Labels}}, object)
 	return &w
 }
 

@@ -28,7 +28,7 @@ type Options struct {
 type State struct {
 	derive bool
 
-	namespaces map[string]*corev1.Namespace
+	namespaces map[string]*namespace
 	nodes      map[string]*engine.Node
 	pods       map[manifest.Key]*pod
 	services   map[manifest.Key]*service
@@ -60,7 +60,7 @@ type input struct {
 func New(o Options) *State {
 	return &State{
 		derive:      o.Derive,
-		namespaces:  map[string]*corev1.Namespace{},
+		namespaces:  map[string]*namespace{},
 		nodes:       map[string]*engine.Node{},
 		pods:        map[manifest.Key]*pod{},
 		services:    map[manifest.Key]*service{},
@@ -79,7 +79,7 @@ func New(o Options) *State {
 // Prepared is what a State keeps of an object, made apart from it: who reads many can let each go before the next.
 type Prepared struct {
 	key  manifest.Key
-	kept any // *corev1.Namespace, *engine.Node, *pod, *service or *slice; nil for what is not kept
+	kept any // *namespace, *engine.Node, *pod, *service or *slice; nil for what is not kept
 }
 
 // Prepare takes what is needed of an object. origin says for people where it was read. The object is not changed, and
@@ -88,7 +88,7 @@ func Prepare(o manifest.Object, origin string) Prepared {
 	p := Prepared{key: manifest.KeyOf(o)}
 	switch o := o.(type) {
 	case *corev1.Namespace:
-		p.kept = &corev1.Namespace{ObjectMeta: o.ObjectMeta}
+		p.kept = newNamespace(o, origin)
 	case *corev1.Node:
 		p.kept = newNode(o, origin)
 	case *corev1.Pod:
@@ -110,7 +110,7 @@ func (s *State) Upsert(o manifest.Object, origin string) { s.Put(Prepare(o, orig
 // Put adds an object or replaces the one with its key.
 func (s *State) Put(p Prepared) {
 	switch kept := p.kept.(type) {
-	case *corev1.Namespace:
+	case *namespace:
 		s.namespaces[p.key.Name] = kept
 		s.touchAll(s.byNamespace.with(p.key.Name))
 	case *engine.Node:
@@ -167,6 +167,9 @@ func (s *State) Warnings() []Warning {
 				all = append(all, Warning{Key: key, Origin: origin, Text: text})
 			}
 		}
+	}
+	for name, n := range s.namespaces {
+		add(manifest.Key{Kind: manifest.KindNamespace, Name: name}, n.said.Origin, n.notes)
 	}
 	for key, p := range s.pods {
 		add(key, p.workload.Origin, p.notes)

@@ -182,7 +182,7 @@ func (s *Source) offer(ctx context.Context, apply func(context.Context, engine.C
 	}
 	change := s.state.Change()
 	if !s.synced {
-		change.Synced = []engine.Kind{engine.Services, engine.Slices, engine.Nodes, engine.Workloads}
+		change.Synced = []engine.Kind{engine.Services, engine.Slices, engine.Nodes, engine.Workloads, engine.Namespaces}
 	}
 	if !isEmpty(change) || !s.synced {
 		if err := apply(ctx, change); err != nil {
@@ -195,5 +195,5 @@ func (s *Source) offer(ctx context.Context, apply func(context.Context, engine.C
 }
 
 func isEmpty(c engine.Change) bool {
-	return len(c.Services)+len(c.Slices)+len(c.Nodes)+len(c.Workloads) == 0
+	return len(c.Services)+len(c.Slices)+len(c.Nodes)+len(c.Workloads)+len(c.Namespaces) == 0
 }

@@ -33,7 +33,7 @@ spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
 `)
 	f := feed(t, Options{Path: dir})
 	f.mustHave("a")
-	want := []engine.Kind{engine.Services, engine.Slices, engine.Nodes, engine.Workloads}
+	want := []engine.Kind{engine.Services, engine.Slices, engine.Nodes, engine.Workloads, engine.Namespaces}
 	if diff := cmp.Diff(want, f.changes[0].Synced); diff != "" {
 		t.Error(diff)
 	}
@@ -81,7 +81,7 @@ func TestCases(t *testing.T) {
 func TestEmptyDirectoryIsSynced(t *testing.T) {
 	f := feed(t, Options{Path: t.TempDir()})
 	f.mustHave("")
-	if f.taken() != 1 || len(f.changes[0].Synced) != 4 {
+	if f.taken() != 1 || len(f.changes[0].Synced) != 5 {
 		t.Errorf("changes = %+v", f.changes)
 	}
 }

@@ -126,7 +126,7 @@ func oneService() engine.Change {
 				Address: netip.MustParseAddr("10.0.0.1"), Workload: "default/web-0", Weight: 1, Ready: true,
 			}},
 		}},
-		Synced: []engine.Kind{engine.Services, engine.Slices, engine.Nodes, engine.Workloads},
+		Synced: []engine.Kind{engine.Services, engine.Slices, engine.Nodes, engine.Workloads, engine.Namespaces},
 	}
 }
 

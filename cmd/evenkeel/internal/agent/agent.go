@@ -38,9 +38,13 @@ type Options struct {
 	Sizes    bpf.Sizes
 	// SourceCheck is whether sources of all enrolled pods are checked; nil leaves each as it was enrolled.
 	SourceCheck *bool
-	Release     string // of this binary, for people
-	Notify      string // socket of sd_notify(3), empty for none
-	Log         *slog.Logger
+	// ByLabel is whether pods of this node are enrolled and withdrawn by the label evenkeel.io/mesh. StateDir and RunDir
+	// are where the CNI plugin finds what was decided after a boot, and leaves its records.
+	ByLabel          bool
+	StateDir, RunDir string
+	Release          string // of this binary, for people
+	Notify           string // socket of sd_notify(3), empty for none
+	Log              *slog.Logger
 }
 
 // agent is one that has taken the data plane over.
@@ -53,6 +57,9 @@ type agent struct {
 	view    *report.View
 	// burst is told of work that has left much garbage behind.
 	burst chan struct{}
+	// stirred is told when the sources have said something of pods or namespaces; mesh is nil without ByLabel.
+	stirred chan struct{}
+	mesh    *mesh
 }
 
 // Run serves until ctx ends, and then returns nil. What it returns an error for has left the data plane as it was,
@@ -63,7 +70,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = nil // it was told to end before it had begun
 		}
 	}()
-	a := &agent{Options: o, since: time.Now(), burst: make(chan struct{}, 1)}
+	a := &agent{Options: o, since: time.Now(), burst: make(chan struct{}, 1), stirred: make(chan struct{}, 1)}
 	footprint.Limit()
 	if err := upgrade.CheckPlace(o.Dir); err != nil {
 		return err
@@ -139,6 +146,13 @@ func (a *agent) compose(ctx context.Context) error {
 		Dir: a.Dir, Frozen: a.store.Frozen(), Serving: serving, Pods: a.store.Pods, Engine: a.engine, Word: a.store.Word,
 		Agent: a.describe, Differs: a.store.Differs(),
 	}
+	if !a.ByLabel {
+		return nil
+	}
+	if a.mesh, err = a.newMesh(); err != nil {
+		return err
+	}
+	a.view.Outside = a.mesh.Outside
 	return nil
 }
 
@@ -155,6 +169,9 @@ func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listen
 		})
 	}
 	group.Go(func() error { return a.lookAfterPods(ctx) })
+	if a.mesh != nil {
+		group.Go(func() error { return a.mesh.run(ctx) })
+	}
 	group.Go(func() error { return a.lookAfterLease(ctx) })
 	ready := admin.Readiness{Check: a.notReady, Synced: a.engine.Ready()}
 	group.Go(func() error { return admin.Serve(ctx, adminSocket, a.view, ready) })
@@ -174,6 +191,12 @@ func (a *agent) apply(ctx context.Context, source string, c engine.Change) error
 		select {
 		case a.burst <- struct{}{}:
 		default: // it has been told
+		}
+	}
+	if len(c.Workloads)+len(c.Namespaces) > 0 {
+		select {
+		case a.stirred <- struct{}{}:
+		default:
 		}
 	}
 	if err == nil {

@@ -213,6 +213,9 @@ func (s *Status) view(v *View) {
 	}
 	s.Workloads = workloads
 	for _, w := range workloads {
+		if w.Code == "outside" {
+			s.problem("pod %s is outside the mesh: %s", w.Name, w.Reason)
+		}
 		if w.Enrolled && w.Code != "" {
 			s.problem("workload %s (namespace %s, cookie %d): %s", cmp.Or(w.Name, "?"), cmp.Or(w.Netns, "?"), w.Cookie, w.Reason)
 		}

@@ -29,6 +29,8 @@ type View struct {
 
 	// Agent is nil for a view of the pins. It returns what the agent says of itself.
 	Agent func() (Agent, []Source)
+	// Outside says why pods that have to be in the mesh are not, by name; nil where nothing decides that.
+	Outside func() map[string]string
 	// Differs is set if the programs that serve are of another release than the agent.
 	Differs bool
 }

@@ -16,7 +16,7 @@ type Workload struct {
 	Name     string `json:"name"`
 	Enrolled bool   `json:"enrolled"`
 	// Reason is a sentence on why it is not enrolled, or why it is not governed as it should be although it is. Code is
-	// "host-network", "sidecar" or "other-mesh" where a rule forbids it, "not-enrolled" where nobody has enrolled it,
+	// "host-network", "sidecar" or "other-mesh" where a rule forbids it, "not-enrolled" where nobody has enrolled it, "outside" where it was to be,
 	// "broken" where it lost a program or an element, "gone" where its network namespace is no more; empty if all is well.
 	Reason    string       `json:"reason,omitempty"`
 	Code      string       `json:"code,omitempty"`
@@ -45,9 +45,16 @@ func (v *View) Workloads() ([]Workload, error) {
 	if err != nil {
 		return nil, err
 	}
+	var outside map[string]string
+	if v.Outside != nil {
+		outside = v.Outside()
+	}
 	all := make([]Workload, len(views))
 	for i, view := range views {
 		all[i] = workloadOf(view)
+		if why, is := outside[view.Name]; is && !view.Enrolled {
+			all[i].Reason, all[i].Code = "it has to be in the mesh: "+why, "outside"
+		}
 		for _, b := range health.Broken {
 			if b.Cookie == view.Cookie && view.Enrolled {
 				all[i].Reason, all[i].Code = b.Why, "broken"

@@ -52,7 +52,7 @@ type Result struct {
 // sourceName is the name of the only source.
 const sourceName = "bench"
 
-var everyKind = []engine.Kind{engine.Services, engine.Slices, engine.Nodes, engine.Workloads}
+var everyKind = []engine.Kind{engine.Services, engine.Slices, engine.Nodes, engine.Workloads, engine.Namespaces}
 
 // mesh is a data plane with its engine.
 type mesh struct {
