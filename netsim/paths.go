@@ -65,3 +65,17 @@ func (p paths) podDir(pod *podState) string { return filepath.Join(p.dir(), "pod
 func (p paths) podCgroup(pod *podState) string {
 	return filepath.Join(p.nodeCgroup(pod.Spec.Node), pod.file())
 }
+
+// Places are the directories under which everything of a lab is; once it is down, there is none of them.
+type Places struct {
+	Dir        string // its files
+	Namespaces string // where its network namespaces are mounted, below Dir
+	Pins       string // its BPF file system
+	Cgroup     string // of the unified hierarchy
+}
+
+// Places returns where everything of the lab is.
+func (l *Lab) Places() Places {
+	p := l.paths
+	return Places{Dir: p.dir(), Namespaces: p.namespaces(), Pins: p.pins(), Cgroup: p.cgroup()}
+}

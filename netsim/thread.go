@@ -26,3 +26,13 @@ func onThread(fn func() error) error {
 	}()
 	return <-done
 }
+
+// Within runs fn on a thread of its own in the network namespace at a path.
+func Within(netns string, fn func() error) error {
+	return onThread(func() error {
+		if err := enterNamespace(netns); err != nil {
+			return err
+		}
+		return fn()
+	})
+}
