@@ -45,12 +45,14 @@ const twoNodes = `
 
 // newMeshLab is two nodes with agents of a build, and pods for flow servers. The server in the pod catch-all takes
 // every connection to the service range that the data plane lets pass on the client's node: what must be refused is
-// refused by the data plane or not at all.
-func newMeshLab(ctx SpecContext, build string) *netsim.Lab {
+// refused by the data plane or not at all. More pods may be given as in a topology file.
+func newMeshLab(ctx SpecContext, build string, pods ...string) *netsim.Lab {
 	GinkgoHelper()
-	lab := newLabOf(ctx, build, twoNodes+`
-  - {name: catch-all, node: a, hostNetwork: true}
-`+flowService("empty", emptyService, "nobody", wire.Protocols())+
+	more := ""
+	for _, pod := range append(pods, "{name: catch-all, node: a, hostNetwork: true}") {
+		more += "\n  - " + pod
+	}
+	lab := newLabOf(ctx, build, twoNodes+more+"\n"+flowService("empty", emptyService, "nobody", wire.Protocols())+
 		flowService("local", localService, "far", wire.Protocols(), "internalTrafficPolicy: Local")+
 		flowService("far", farService, "far", wire.Protocols())+
 		flowService("near", nearService, "near", wire.Protocols())+

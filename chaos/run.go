@@ -26,6 +26,7 @@ type run struct {
 	*result.Run
 	dir     string
 	clients []*flow.Client
+	servers []*flow.Server
 	// files are the recordings.
 	files []string
 }
@@ -65,7 +66,16 @@ func (r *run) serve(ctx SpecContext, where flow.Place) *flow.Server {
 	s, err := flow.StartServer(context.WithoutCancel(ctx), where, instrument(), r.file("server"))
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(s.Stop)
+	r.servers = append(r.servers, s)
 	return s
+}
+
+// stop ends the servers, so that another run can start its own.
+func (r *run) stop() {
+	GinkgoHelper()
+	for _, s := range r.servers {
+		Expect(s.Stop()).To(Succeed())
+	}
 }
 
 // relay starts a relay in a place.

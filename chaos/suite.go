@@ -86,6 +86,6 @@ func newLabOf(ctx SpecContext, build, spec string) *netsim.Lab {
 	Expect(err).NotTo(HaveOccurred())
 	lab, err := netsim.Up(ctx, topology, netsim.Options{Binary: build, Ztunnel: config.Ztunnel})
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func(ctx SpecContext) { Expect(lab.Down(ctx)).To(Succeed()) })
+	DeferCleanup(func(ctx SpecContext) { down(ctx, lab) })
 	return lab
 }

@@ -179,8 +179,12 @@ func (p *page) add(s Spec) {
 func (c *cell) add(run *result.Run) {
 	f := run.Report.Flows
 	c.Intact, c.Stalled, c.Broken = c.Intact+f.Intact, c.Stalled+f.Stalled, c.Broken+f.Broken
-	c.Worst, c.Wrong = max(c.Worst, run.Report.WorstGap), c.Wrong+run.Report.WrongVerdicts
-	c.Control = c.Control || run.Control
+	c.Wrong, c.Control = c.Wrong+run.Report.WrongVerdicts, c.Control || run.Control
+	if run.Untimed {
+		c.Intact, c.Stalled = c.Intact+f.Stalled, c.Stalled-f.Stalled
+		return
+	}
+	c.Worst = max(c.Worst, run.Report.WorstGap)
 	if run.Report.Void {
 		c.Void++
 	}

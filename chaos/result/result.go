@@ -76,6 +76,8 @@ type Run struct {
 	Control bool `json:"control,omitempty"`
 	// Discarded marks a run that was void and was done again: nothing of it counts.
 	Discarded bool `json:"discarded,omitempty"`
+	// Untimed marks a run in which nothing is concluded from how late frames were: processes stood at each of their calls.
+	Untimed bool `json:"untimed,omitempty"`
 	// Wall is when it began, on the wall's clock; Start is the same instant and End its end, as times.
 	Wall  time.Time `json:"wall"`
 	Start int64     `json:"start"`
@@ -109,6 +111,8 @@ type Fault struct {
 	End      int64 `json:"end,omitempty"`
 	// Active is how often it had bitten when it was healed. It is above 0 or there is an error.
 	Active uint64 `json:"active"`
+	// Frames is how many frames of flows were answered meanwhile, to a quarter of a second: the traffic that it was done to.
+	Frames uint64 `json:"frames,omitempty"`
 	Error  string `json:"error,omitempty"`
 }
 
@@ -152,12 +156,16 @@ func (t *Totals) Add(r *Result) {
 		if run.Control || run.Discarded || run.Report == nil {
 			continue
 		}
+		t.Flows.Broken += run.Report.Flows.Broken
+		t.WrongVerdicts += run.Report.WrongVerdicts
+		if run.Untimed {
+			t.Flows.Intact += run.Report.Flows.Intact + run.Report.Flows.Stalled
+			continue
+		}
 		t.Flows.Intact += run.Report.Flows.Intact
 		t.Flows.Stalled += run.Report.Flows.Stalled
-		t.Flows.Broken += run.Report.Flows.Broken
 		t.WorstGap = max(t.WorstGap, run.Report.WorstGap)
 		t.Budget = max(t.Budget, run.Report.Budget)
-		t.WrongVerdicts += run.Report.WrongVerdicts
 		if run.Report.Void {
 			t.Void++
 		}

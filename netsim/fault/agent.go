@@ -159,7 +159,7 @@ func (a *Agent) Trace(ctx context.Context, calls ...string) (_ []supervisor.Call
 	if err != nil {
 		return nil, err
 	}
-	settled := run.settle(ctx)
+	settled := run.Settle(ctx)
 	trace, startErr := run.Calls(), run.Err()
 	if err := errors.Join(settled, run.Close()); err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ func (k *KillAt) Inject(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		settled := s.settle(ctx) // the place may come after the agent is ready
+		settled := s.Settle(ctx) // the place may come after the agent is ready
 		acted, calls, startErr := s.Acted(), len(s.Calls()), s.Err()
 		if err := errors.Join(settled, s.Close()); err != nil {
 			return err
@@ -128,7 +128,7 @@ func (s *StopAt) Inject(ctx context.Context) error {
 		return err
 	}
 	s.run = run
-	if err := run.settle(ctx); err != nil { // the place may come after the agent is ready
+	if err := run.Settle(ctx); err != nil { // the place may come after the agent is ready
 		return err
 	}
 	if run.Acted() == nil {

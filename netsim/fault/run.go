@@ -74,9 +74,9 @@ func (r *Run) Err() error {
 // background comes before or after it says that it is ready.
 const quiet = 250 * time.Millisecond
 
-// settle returns when the process has made no watched call for a while, has ended, or was stopped or wedged; an agent
+// Settle returns when the process has made no watched call for a while, has ended, or was stopped or wedged; an agent
 // that never rests is given 20 times as long.
-func (r *Run) settle(ctx context.Context) error {
+func (r *Run) Settle(ctx context.Context) error {
 	tick := time.NewTicker(quiet / 10)
 	defer tick.Stop()
 	begin := time.Now()
