@@ -46,7 +46,6 @@ var _ = Describe("Sensitivity", Label("dataplane:none", "tier:pr"), Ordered, Con
 	// void has shown nothing: it is done again.
 	conclusive := func(ctx SpecContext, p *flow.Plan, what string, act func([]*tamper.Relay, time.Duration)) *record.Report {
 		GinkgoHelper()
-		const tries = 5
 		for range tries {
 			r := newRun(what)
 			r.Control = what != "nothing"
