@@ -63,16 +63,18 @@ func List(maps Maps) ([]Workload, error) {
 type table struct {
 	workloads []Workload // sorted by name
 	cookies   map[uint64]bool
-	// strays are the namespaces of which something is there, but not the entry that makes a workload: an enrolment or a
-	// withdrawal was killed, or is under way. By cookie, with the interface that an entry is for, or 0.
-	strays map[uint64]uint32
-	// interfaces are the elements under the indexes of interfaces.
+	// strays are the cookies of namespaces that have a name, but not the entry that makes a workload: an enrolment or a
+	// withdrawal was killed, or is under way.
+	strays map[uint64]bool
+	// interfaces are the elements under the indexes of interfaces; stale are those of no workload, or of one that has
+	// another interface by now or whose sources are not checked any more.
 	interfaces map[uint32]*bpf.MeshWorkload
+	stale      []uint32
 }
 
 func read(maps Maps) (table, error) {
 	t := table{
-		cookies: make(map[uint64]bool), strays: make(map[uint64]uint32), interfaces: make(map[uint32]*bpf.MeshWorkload),
+		cookies: make(map[uint64]bool), strays: make(map[uint64]bool), interfaces: make(map[uint32]*bpf.MeshWorkload),
 	}
 	var key bpf.MeshWorkloadKey
 	var value bpf.MeshWorkload
@@ -96,17 +98,24 @@ func read(maps Maps) (table, error) {
 	for it.Next(&cookie, &name) {
 		names[cookie] = name
 		if !t.cookies[cookie] {
-			t.strays[cookie] = 0
+			t.strays[cookie] = true
 		}
 	}
 	if err := it.Err(); err != nil {
 		return table{}, fmt.Errorf("read map workload_names: %w", err)
 	}
-	for index, found := range t.interfaces {
-		if !t.cookies[found.Netns] {
-			t.strays[found.Netns] = index
+	checked := make(map[uint64]int)
+	for i := range t.workloads {
+		if w := &t.workloads[i]; w.SourceCheck {
+			checked[w.Cookie] = w.Interface
 		}
 	}
+	for index, found := range t.interfaces {
+		if its, is := checked[found.Netns]; !is || its != int(index) {
+			t.stale = append(t.stale, index)
+		}
+	}
+	slices.Sort(t.stale)
 	for i := range t.workloads {
 		w := &t.workloads[i]
 		name := names[w.Cookie]

@@ -21,6 +21,8 @@ type Health struct {
 	Broken []Broken
 	// Stray are cookies of namespaces of which only a part of an enrolment is there.
 	Stray []uint64
+	// Stale are indexes of interfaces that the map still has, but that are no workload's any more.
+	Stale []uint32
 }
 
 // Broken is a workload that is not what it should be.
@@ -30,7 +32,7 @@ type Broken struct {
 }
 
 // Well reports whether there is nothing to mend.
-func (h Health) Well() bool { return len(h.Gone)+len(h.Broken)+len(h.Stray) == 0 }
+func (h Health) Well() bool { return len(h.Gone)+len(h.Broken)+len(h.Stray)+len(h.Stale) == 0 }
 
 // Check compares workloads with what the kernel has of them. It changes nothing and takes no lock; while pods are
 // enrolled or withdrawn it may find parts of them.
@@ -43,7 +45,7 @@ func Check(o Options) (Health, error) {
 }
 
 func check(o Options, t table) (Health, error) {
-	var h Health
+	h := Health{Stale: t.stale}
 	var f finder
 	for _, w := range t.workloads {
 		gone, why, err := o.compare(w, t.interfaces[uint32(w.Interface)], &f)
@@ -145,7 +147,7 @@ func Mend(ctx context.Context, o Options) ([]Mended, error) {
 		suspects = append(suspects, b.Workload)
 	}
 	for _, cookie := range h.Stray {
-		suspects = append(suspects, Workload{Cookie: cookie, Interface: int(t.strays[cookie])})
+		suspects = append(suspects, Workload{Cookie: cookie})
 	}
 	var all []Mended
 	for _, w := range suspects {
@@ -153,6 +155,16 @@ func Mend(ctx context.Context, o Options) ([]Mended, error) {
 			break
 		}
 		done, err := mend(ctx, o, w)
+		if done != "" || err != nil {
+			all = append(all, Mended{w, done, err})
+		}
+	}
+	for _, index := range h.Stale {
+		if ctx.Err() != nil {
+			break
+		}
+		w := Workload{Cookie: t.interfaces[index].Netns, Interface: int(index)}
+		done, err := removeStale(ctx, o, w)
 		if done != "" || err != nil {
 			all = append(all, Mended{w, done, err})
 		}
@@ -199,11 +211,29 @@ func removeStray(o Options, links PodLinks, stray Workload) (done string, err er
 	if err != nil {
 		return "", err
 	}
-	err = errors.Join(removeAll(o.Maps, stray.Cookie, uint32(stray.Interface)), links.Detach())
-	if name == nil && len(attached) == 0 && stray.Interface == 0 {
+	err = errors.Join(removeAll(o.Maps, stray.Cookie, 0), links.Detach())
+	if name == nil && len(attached) == 0 {
 		return "", err // an empty directory, or what another has finished meanwhile
 	}
 	return "removed", err
+}
+
+// removeStale removes the element of an interface, if it still is not the one of its workload.
+func removeStale(ctx context.Context, o Options, stale Workload) (done string, err error) {
+	links, err := o.lock(ctx, stale.Cookie, mendPatience)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, links.Close()) }()
+	w, _, err := readOne(o.Maps, stale.Cookie)
+	if err != nil || w != nil && w.SourceCheck && w.Interface == stale.Interface {
+		return "", err
+	}
+	found, err := lookup[bpf.MeshWorkload](o.Maps.Workloads, byInterface(uint32(stale.Interface)))
+	if err != nil || found == nil || found.Netns != stale.Cookie {
+		return "", err
+	}
+	return "removed", remove(o.Maps.Workloads, mapWorkloads, byInterface(uint32(stale.Interface)))
 }
 
 // attachAgain enrols a workload anew as what it is.

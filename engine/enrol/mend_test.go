@@ -239,6 +239,49 @@ func TestMendRemovesStrays(t *testing.T) {
 	}
 }
 
+// TestMendRemovesStaleInterfaces: an enrolment that moves a pod to another interface, or ends the check of its sources, and
+// is killed before its last step, leaves elements that nobody asks for but that take room.
+func TestMendRemovesStaleInterfaces(t *testing.T) {
+	for _, checked := range []bool{true, false} {
+		o, _ := newOptions(t, 10)
+		o.SourceCheck = checked
+		p := newPod(t, "10.9.0.1/32")
+		r := mustEnrol(t, o, Pod{Name: "a/b", Netns: p.path})
+		before := mustList(t, o)
+		indexes := []uint32{4001, 4002} // of links that are gone
+		if !checked {
+			indexes = append(indexes, uint32(r.HostInterface))
+		}
+		for _, index := range indexes {
+			if err := o.Maps.Workloads.Put(byInterface(index), bpf.MeshWorkload{Netns: r.Cookie, Interface: index}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// What no workload is left of, by several interfaces.
+		for _, index := range []uint32{4003, 4004} {
+			if err := o.Maps.Workloads.Put(byInterface(index), bpf.MeshWorkload{Netns: 1 << 40, Interface: index}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if done := mustMend(t, o); len(done) != len(indexes)+2 {
+			t.Errorf("done %q", done)
+		}
+		if h := mustCheck(t, o); !h.Well() {
+			t.Errorf("left %+v", h)
+		}
+		if after := mustList(t, o); !slices.Equal(before, after) {
+			t.Errorf("was %+v, is %+v", before, after)
+		}
+		want := 2 // the pod's entry and its name
+		if checked {
+			want++
+		}
+		if n := elements(t, o.Maps); n != want {
+			t.Errorf("%d elements are left, want %d", n, want)
+		}
+	}
+}
+
 // TestMendWritesTheInterfaceAgain: tcx takes an interface without an element for one of a pod that is not enrolled.
 func TestMendWritesTheInterfaceAgain(t *testing.T) {
 	for name, spoil := range map[string]func(o Options, key bpf.MeshWorkloadKey, v *bpf.MeshWorkload) error{
