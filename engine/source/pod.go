@@ -166,6 +166,18 @@ func (p *pod) in(n *namespace) *engine.Workload {
 	return &w
 }
 
-func newNode(n *corev1.Node, origin string) *engine.Node {
-	return &engine.Node{Name: n.Name, Zone: n.Labels[corev1.LabelTopologyZone], Origin: origin}
+// node is what is kept of a Node.
+type node struct {
+	*engine.Node
+	addresses []netip.Addr
+}
+
+func newNode(n *corev1.Node, origin string) *node {
+	out := &node{Node: &engine.Node{Name: n.Name, Zone: n.Labels[corev1.LabelTopologyZone], Origin: origin}}
+	for _, a := range n.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil { // the others are host names
+			out.addresses = append(out.addresses, ip.Unmap())
+		}
+	}
+	return out
 }

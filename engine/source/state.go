@@ -39,7 +39,9 @@ type State struct {
 	// byNamespace, byAddress find pods; using finds what is computed from a pod, an address or a node.
 	byNamespace *index[string]
 	byAddress   *index[netip.Addr]
-	using       *index[input]
+	// byNodeAddress finds nodes, to warn of services with their addresses.
+	byNodeAddress *index[netip.Addr]
+	using         *index[input]
 
 	// dirty objects have changed, or something that they are computed from has, since the last Commit.
 	dirty map[manifest.Key]struct{}
@@ -69,17 +71,19 @@ func New(o Options) *State {
 		selecting:   newIndex[label](),
 		byNamespace: newIndex[string](),
 		byAddress:   newIndex[netip.Addr](),
-		using:       newIndex[input](),
-		dirty:       map[manifest.Key]struct{}{},
-		notes:       map[manifest.Key]notes{},
-		sent:        newSent(),
+
+		byNodeAddress: newIndex[netip.Addr](),
+		using:         newIndex[input](),
+		dirty:         map[manifest.Key]struct{}{},
+		notes:         map[manifest.Key]notes{},
+		sent:          newSent(),
 	}
 }
 
 // Prepared is what a State keeps of an object, made apart from it: who reads many can let each go before the next.
 type Prepared struct {
 	key  manifest.Key
-	kept any // *namespace, *engine.Node, *pod, *service or *slice; nil for what is not kept
+	kept any // *namespace, *node, *pod, *service or *slice; nil for what is not kept
 }
 
 // Prepare takes what is needed of an object. origin says for people where it was read. The object is not changed, and
@@ -113,8 +117,9 @@ func (s *State) Put(p Prepared) {
 	case *namespace:
 		s.namespaces[p.key.Name] = kept
 		s.touchAll(s.byNamespace.with(p.key.Name))
-	case *engine.Node:
-		s.nodes[p.key.Name] = kept
+	case *node:
+		s.nodes[p.key.Name] = kept.Node
+		s.byNodeAddress.put(p.key, distinct(kept.addresses))
 		s.touchAll(s.using.with(input{kind: manifest.KindNode, name: p.key.Name}))
 	case *pod:
 		s.putPod(p.key, kept)
@@ -136,6 +141,7 @@ func (s *State) Delete(key manifest.Key) {
 		s.touchAll(s.byNamespace.with(key.Name))
 	case manifest.KindNode:
 		delete(s.nodes, key.Name)
+		s.byNodeAddress.put(key, nil)
 		s.touchAll(s.using.with(input{kind: manifest.KindNode, name: key.Name}))
 	case manifest.KindPod:
 		s.putPod(key, nil)
@@ -175,13 +181,28 @@ func (s *State) Warnings() []Warning {
 		add(key, p.workload.Origin, p.notes)
 	}
 	for key, v := range s.services {
-		add(key, v.Origin, v.notes, s.notes[key])
+		add(key, v.Origin, v.notes, s.notes[key], s.collisions(v))
 	}
 	for key, l := range s.slices {
 		add(key, l.origin, l.notes)
 	}
 	slices.SortFunc(all, compareWarnings)
 	return all
+}
+
+// collisions says which of a service's addresses a pod or a node has, too: who means that one gets the service.
+func (s *State) collisions(v *service) (found notes) {
+	for _, a := range v.Addresses {
+		if p := s.podAt(a); p != nil {
+			found.add("clusterIP %s is the address of Pod %s, too: a workload that dials the pod gets this service, and is refused "+
+				"at ports that it does not have", a, p.workload.Name)
+		}
+		for key := range s.byNodeAddress.with(a) { // an index may err, once in 2^64
+			found.add("clusterIP %s is an address of Node %s, too: a workload that dials the node gets this service, and is "+
+				"refused at ports that it does not have", a, key.Name)
+		}
+	}
+	return found
 }
 
 func (s *State) touch(key manifest.Key) { s.dirty[key] = struct{}{} }
