@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"path/filepath"
 	"syscall"
 
@@ -120,31 +122,68 @@ var _ = Describe("Enrolment", Ordered, ContinueOnFailure, func() {
 })
 
 var _ = Describe("A load balancer that runs before ours", func() {
+	const to = "10.96.0.10:7"
+	spec := oneNode + `
+  - {name: client, node: a}
+  - {name: web, node: a, enrol: true, labels: {app: web}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
+`
 	It("makes enrolment refuse every pod of the node, and is named", func(ctx SpecContext) {
-		l := newLab(ctx, oneNode+"  - {name: client, node: a}\n")
+		l := newLab(ctx, spec)
+		l.put("web", documents(webService("web", "10.96.0.10")))
 		Expect(l.stopAgent(ctx, "a", syscall.SIGKILL)).NotTo(Succeed())
 		Expect(l.evenkeel(ctx, "a", "uninstall", "--yes").code).To(BeZero())
-		attachBalancer(l)
+		attachBalancer(l, "cil_sock4_conne", to, at(l.addressOf("web", 4), 9000))
 		l.startAgent(ctx, "a")
 		got := l.enrol(ctx, "client")
 		Expect(got.code).To(Equal(1), "%+v", got)
 		Expect(got.stderr).To(ContainSubstring("Cilium"))
 		Expect(l.problems(ctx, "a")).To(ContainSubstring("cil_sock4_conne"), "status says so, too")
+		Expect(answerOf(ctx, l.pod("client"), to)).To(Equal("ping"), "the other one serves it")
+		Expect(l.counter(ctx, "a", "connect")).To(BeZero(), "and not this data plane")
+		doctor := l.evenkeel(ctx, "a", "doctor", "--cgroup", l.cgroup("nodes", "a"))
+		Expect(doctor.stdout).To(ContainSubstring("Cilium's socket load balancer chooses endpoints"))
+	})
+
+	It("is warned of where nothing is known of it", func(ctx SpecContext) {
+		l := newLab(ctx, spec)
+		Expect(l.stopAgent(ctx, "a", syscall.SIGKILL)).NotTo(Succeed())
+		Expect(l.evenkeel(ctx, "a", "uninstall", "--yes").code).To(BeZero())
+		attachBalancer(l, "somebody", to, at(l.addressOf("web", 4), 9000))
+		l.startAgent(ctx, "a")
+		Expect(l.enrol(ctx, "client").code).To(BeZero())
+		Expect(l.evenkeel(ctx, "a", "status").stdout).To(MatchRegexp(`warning: program somebody .* connect4`))
 	})
 
 	It("is let be where it runs after ours", func(ctx SpecContext) {
-		l := newLab(ctx, oneNode+"  - {name: client, node: a}\n")
-		attachBalancer(l)
+		l := newLab(ctx, spec)
+		l.put("web", documents(webService("web", "10.96.0.10")))
+		attachBalancer(l, "cil_sock4_conne", to, "192.0.2.1:9")
 		Expect(l.enrol(ctx, "client").code).To(BeZero())
+		Eventually(ctx, func() string { return answerOf(ctx, l.pod("client"), to) }).Should(Equal("ping"),
+			"it finds nothing of the service left")
 	})
 })
 
-// attachBalancer attaches a program with the name of Cilium's, as the kernel keeps it, behind what node a has.
-func attachBalancer(l *lab) {
+// attachBalancer attaches a program behind what node a has, which connects to one address where another is dialled. The
+// kernel keeps 15 bytes of its name.
+func attachBalancer(l *lab, name, from, to string) {
 	GinkgoHelper()
+	const userIP4, userPort = 4, 24 // in struct bpf_sock_addr
+	word := func(b []byte) int32 { return int32(binary.NativeEndian.Uint32(b)) }
+	dialled, instead := netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)
+	port := binary.BigEndian.AppendUint16(nil, instead.Port())
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "cil_sock4_conne", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}, // proceed
+		Name: name, Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, userIP4, asm.Word),
+			asm.JNE.Imm32(asm.R2, word(dialled.Addr().AsSlice()), "proceed"),
+			asm.Mov.Imm32(asm.R2, word(instead.Addr().AsSlice())),
+			asm.StoreMem(asm.R1, userIP4, asm.R2, asm.Word),
+			asm.Mov.Imm32(asm.R2, int32(binary.NativeEndian.Uint16(port))),
+			asm.StoreMem(asm.R1, userPort, asm.R2, asm.Word),
+			asm.Mov.Imm(asm.R0, 1).WithSymbol("proceed"),
+			asm.Return(),
+		},
 	})
 	Expect(err).NotTo(HaveOccurred())
 	attached, err := link.AttachCgroup(link.CgroupOptions{

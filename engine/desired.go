@@ -17,7 +17,8 @@ type desired struct {
 	sources   []string // in rising precedence
 	services  layers[Service]
 	slices    layers[Slice]
-	nodes     layers[Node] // this node only: nothing else depends on one
+	nodes     layers[Node]      // this node only: nothing else depends on one
+	others    []map[string]bool // by source: names of nodes that are not this one
 	workloads layers[Workload]
 	spaces    layers[Namespace]
 	synced    [][kinds]bool // by source
@@ -43,8 +44,25 @@ func newDesired(node string, sources []string) *desired {
 		node: node, sources: sources,
 		services: newLayers[Service](n), slices: newLayers[Slice](n),
 		nodes: newLayers[Node](n), workloads: newLayers[Workload](n), spaces: newLayers[Namespace](n),
-		synced: make([][kinds]bool, n), byName: make(map[string]*service),
+		others: make([]map[string]bool, n), synced: make([][kinds]bool, n), byName: make(map[string]*service),
 	}
+}
+
+// stranger reports whether the sources know nodes, by name or as where a pod runs, but none of them knows this one.
+func (d *desired) stranger() bool {
+	if d.nodes.winner(d.node) != nil {
+		return false
+	}
+	others := slices.ContainsFunc(d.others, func(names map[string]bool) bool { return len(names) > 0 })
+	for _, of := range d.workloads {
+		for _, w := range of {
+			if w.Node == d.node {
+				return false
+			}
+			others = others || w == elsewhere
+		}
+	}
+	return others
 }
 
 // isSynced reports whether every source has sent every kind.
@@ -152,6 +170,18 @@ func (d *desired) takeSlices(from int, changed map[string]*Slice, dirty map[stri
 
 // takeNodes keeps this node's entry. Its zone decides about every service that prefers near endpoints.
 func (d *desired) takeNodes(from int, changed map[string]*Node, dirty map[string]*service) {
+	for name, node := range changed {
+		switch {
+		case name == d.node:
+		case node == nil:
+			delete(d.others[from], name)
+		default:
+			if d.others[from] == nil {
+				d.others[from] = make(map[string]bool)
+			}
+			d.others[from][name] = true
+		}
+	}
 	node, ok := changed[d.node]
 	if !ok {
 		return

@@ -86,3 +86,15 @@ func (e *Engine) Stats() Stats {
 	s.Pending, s.Quarantined = len(e.pending), len(e.mirror.quarantine)
 	return s
 }
+
+// Warnings are sentences on what is in effect, but hardly meant. Before every source has said all that it knows there are
+// none.
+func (e *Engine) Warnings() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.desired.isSynced() || !e.desired.stranger() {
+		return nil
+	}
+	return []string{fmt.Sprintf("this agent is for node %s, but no Node and no Pod of any source names it: what depends on the "+
+		"node or its zone takes no endpoint for near; is --node right?", e.desired.node)}
+}

@@ -60,6 +60,13 @@ func printDoctor(t *table, r *doctor.Report) {
 		for _, o := range r.Others {
 			t.row(o.Name, o.Hook, o.Cgroup, id(o.Program))
 		}
+		said := make(map[string]bool)
+		for _, o := range r.Others {
+			if o.Balancer != "" && !said[o.Balancer] {
+				said[o.Balancer] = true
+				t.line("  ! %s chooses endpoints: where it is attached before this data plane, no pod can be enrolled", o.Balancer)
+			}
+		}
 	}
 	t.head(map[bool]string{
 		true: "this machine can carry the data plane", false: "this machine cannot carry the data plane",

@@ -25,6 +25,7 @@ func aStatus() *report.Status {
 	return &report.Status{
 		Version:  report.Version,
 		Problems: []string{"no agent is running", "source file:/m: web.yaml:3: bad\x1b[31m"},
+		Warnings: []string{"this agent is for node n1, but no Node names it"},
 		Dir:      "/sys/fs/bpf/evenkeel",
 		Agent: report.Agent{
 			Running: true, Answers: true, PID: 4711, Command: "evenkeel agent", Since: at, Release: "v1", Node: "n1",

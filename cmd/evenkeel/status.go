@@ -103,6 +103,9 @@ func printStatus(t *table, s *report.Status) {
 	for _, p := range s.Problems {
 		t.line("  ! %s", p)
 	}
+	for _, w := range s.Warnings {
+		t.line("  warning: %s", w)
+	}
 	t.head("agent", agentText(s.Agent))
 	t.pair("pins", s.Dir)
 	t.pair("serves", wordText(s.Word, s.Differs))

@@ -24,16 +24,21 @@ var balancers = []struct{ begin, project string }{
 	{"cgroup_connect6", "Kmesh"},
 }
 
+// BalancerName says of which project a program of that name is a load balancer, "" if it is none that is known.
+func BalancerName(program string) string {
+	for _, b := range balancers {
+		if strings.HasPrefix(program, b.begin) {
+			return b.project
+		}
+	}
+	return ""
+}
+
 // Balancer names the first of others that chooses endpoints before this data plane is asked, "" if none does.
 func Balancer(others []upgrade.Other) string {
 	for _, o := range others {
-		if !o.Before {
-			continue
-		}
-		for _, b := range balancers {
-			if strings.HasPrefix(o.Name, b.begin) {
-				return fmt.Sprintf("%s (program %s, id %d, on %s of %s)", b.project, o.Name, o.Program, o.Hook, o.Cgroup)
-			}
+		if project := BalancerName(o.Name); o.Before && project != "" {
+			return fmt.Sprintf("%s (program %s, id %d, on %s of %s)", project, o.Name, o.Program, o.Hook, o.Cgroup)
 		}
 	}
 	return ""

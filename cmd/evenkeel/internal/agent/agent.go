@@ -124,7 +124,7 @@ func (a *agent) compose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{bpf.MeshProgPublish, bpf.MeshProgDestroyUdp} {
+	for _, name := range []string{bpf.MeshProgPublish, bpf.MeshProgDestroyUdp} { // as upgrade has made sure already
 		if serving.Programs[name] == nil {
 			return fmt.Errorf("generation %d has no program %s: it is of a release that this one cannot go on from",
 				serving.Number, name)
@@ -240,6 +240,9 @@ func (a *agent) tell(ctx context.Context) error {
 	}
 	if why := a.attached(); len(why) > 0 {
 		return fmt.Errorf("the data plane is not whole: %s", why[0])
+	}
+	for _, w := range a.engine.Warnings() {
+		a.Log.Warn("what is in effect is hardly meant", "warning", w)
 	}
 	a.Log.Info("ready", "node", a.Node, "took", time.Since(a.since).Round(time.Millisecond))
 	if err := notify(a.Notify, "READY=1", "STATUS=serving node "+a.Node); err != nil {

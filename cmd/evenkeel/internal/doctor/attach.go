@@ -17,6 +17,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
+	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 )
 
 // attachments are the checks of what the kernel lets programs be attached to, and of how those that are run on demand
@@ -195,7 +196,7 @@ func (p *patient) others() []Other {
 		for _, attached := range all.Programs {
 			// The kernel keeps 15 bytes of a name.
 			if name := nameOf(attached.ID); name != "" && !strings.HasPrefix(h.Entry, name) {
-				found = append(found, Other{h.Name, p.Cgroup, uint32(attached.ID), name})
+				found = append(found, Other{h.Name, p.Cgroup, uint32(attached.ID), name, enrolment.BalancerName(name)})
 			}
 		}
 	}

@@ -45,6 +45,9 @@ type Other struct {
 	Cgroup  string `json:"cgroup"`
 	Program uint32 `json:"program"` // id
 	Name    string `json:"name"`
+	// Balancer is what it is a part of, if that is known to choose endpoints: attached before the data plane, it sees a
+	// service's address first, and enrolment is refused.
+	Balancer string `json:"balancer,omitempty"`
 }
 
 // Options say where the data plane is to be.

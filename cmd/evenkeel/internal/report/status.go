@@ -5,6 +5,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -22,6 +23,8 @@ type Status struct {
 	// about.
 	Healthy  bool     `json:"healthy"`
 	Problems []string `json:"problems"`
+	// Warnings are sentences on what works, but is hardly meant.
+	Warnings []string `json:"warnings"`
 	Dir      string   `json:"pinDirectory"`
 	Agent    Agent    `json:"agent"`
 	Word     Word     `json:"word"`
@@ -117,12 +120,26 @@ func Collect(dir string, v *View) (*Status, error) {
 	if balancer := enrolment.Balancer(state.Others); balancer != "" {
 		s.problem("%s chooses endpoints before this data plane is asked: switch that off for this node", balancer)
 	}
+	s.Warnings = append(s.Warnings, strangers(state.Others)...)
 	s.agent(v)
 	if v != nil {
 		s.view(v)
 	}
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
+}
+
+// strangers warns of programs that run before ours where endpoints are chosen, and of which nothing else is known.
+func strangers(others []upgrade.Other) (warnings []string) {
+	for _, o := range others {
+		chooses := strings.HasPrefix(o.Hook, "connect") || strings.HasPrefix(o.Hook, "sendmsg")
+		if !o.Before || !chooses || enrolment.BalancerName(o.Name) != "" {
+			continue
+		}
+		warnings = append(warnings, fmt.Sprintf("program %s (id %d) of others runs on %s of %s before this data plane is asked: if "+
+			"it replaces the addresses of services, these are not governed", cmp.Or(o.Name, "?"), o.Program, o.Hook, o.Cgroup))
+	}
+	return warnings
 }
 
 func (s *Status) problem(format string, args ...any) {
@@ -192,6 +209,7 @@ func (s *Status) agent(v *View) {
 		}
 		stats := v.Engine.Stats()
 		s.Engine = &stats
+		s.Warnings = append(s.Warnings, v.Engine.Warnings()...)
 	case s.Agent.Running:
 		s.problem("the agent (pid %d) does not answer: traffic goes on as it was when it last did; "+
 			"look at its log, restart it with --take-over", s.Agent.PID)
