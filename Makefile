@@ -7,15 +7,18 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 EXEC := $(if $(SUDO),-exec "$(SUDO)")
 CONTROLS := ignore_stamp miss_passes ignore_weights
 PROCS ?= 2
+CNI_PLUGINS := $(addprefix github.com/containernetworking/,plugins/plugins/main/bridge plugins/plugins/main/ptp \
+	plugins/plugins/main/loopback plugins/plugins/ipam/host-local plugins/plugins/meta/portmap \
+	plugins/plugins/meta/bandwidth plugins/plugins/meta/tuning)
 
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e chaos bench microbench generate lint fmt clean need-go need-clang need-kernel need-chromium
+.PHONY: help build demo test unit e2e chaos bench microbench generate lint fmt clean need-go need-clang need-kernel need-chromium need-nft
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: need-go ## bin/evenkeel, bin/evenkeel-chaos, bin/evenkeel-load
+build: need-go ## bin/evenkeel, bin/evenkeel-cni, bin/evenkeel-chaos, bin/evenkeel-load
 	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
 
 demo: build ## watch two data planes serve while their agents are killed; under two minutes
@@ -28,8 +31,9 @@ unit: need-go need-chromium
 		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
 		echo "unit: $$((SECONDS - s)) s"
 
-e2e: build need-kernel ## the built binaries on simulated nodes, behaviour by behaviour
+e2e: build need-kernel need-nft ## the built binaries on simulated nodes, behaviour by behaviour
 	@for c in $(CONTROLS); do go build -trimpath -tags control_$$c -o bin/control/$$c/ ./cmd/evenkeel || exit 1; done
+	@mkdir -p bin/cni && go build -trimpath -o bin/cni/ $(CNI_PLUGINS)
 	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go build -trimpath -o bin/e2e-client ./e2e/client && \
 		go test -c -o bin/e2e.test ./e2e
 	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --procs=$(PROCS) --randomize-all --fail-on-pending \
@@ -75,5 +79,8 @@ need-clang:
 need-chromium:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { $(SUDO) apt-get update -q && \
 		$(SUDO) apt-get install -qy chromium; } || { echo "install chromium: the report of evenkeel-chaos is tested in it" >&2; exit 1; }
+need-nft:
+	@command -v nft >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy nftables; } || \
+		{ echo "install nftables: the CNI plugin portmap is tested with it" >&2; exit 1; }
 need-kernel: build
 	@$(SUDO) bin/evenkeel doctor >/dev/null || { $(SUDO) bin/evenkeel doctor; exit 1; }

@@ -28,6 +28,7 @@ func TestEndToEnd(t *testing.T) {
 // binaries are what `make e2e` built.
 type binaries struct {
 	evenkeel, client string
+	plugins          string // directory of the reference CNI plugins
 	// controls are builds of evenkeel that break one promise each, by name: a spec that passes on one proves nothing.
 	controls map[string]string
 }
@@ -66,9 +67,9 @@ func findBinaries() (binaries, error) {
 	if err != nil {
 		return binaries{}, err
 	}
-	b := binaries{evenkeel: filepath.Join(dir, "evenkeel"), client: filepath.Join(dir, "e2e-client")}
+	b := binaries{evenkeel: filepath.Join(dir, "evenkeel"), client: filepath.Join(dir, "e2e-client"), plugins: filepath.Join(dir, "cni")}
 	b.controls = map[string]string{}
-	want := []string{b.evenkeel, b.client}
+	want := []string{b.evenkeel, b.client, filepath.Join(dir, "evenkeel-cni"), filepath.Join(b.plugins, "bridge")}
 	for _, name := range []string{"ignore_stamp", "miss_passes", "ignore_weights"} {
 		b.controls[name] = filepath.Join(dir, "control", name, "evenkeel")
 		want = append(want, b.controls[name])

@@ -19,6 +19,9 @@ type Sandbox struct {
 	Path      string
 	Cookie    uint64
 	Addresses []netip.Addr // of global scope, on all its interfaces
+	// Attached is whether the other end of its interface is in the caller's network namespace. Another node that is
+	// simulated on this machine may have pods of the same addresses.
+	Attached bool
 }
 
 // Sandboxes lists the network namespaces that have a file in one of dirs, and those that processes are in, the node's
@@ -89,5 +92,16 @@ func lookAt(path string, seen map[uint64]bool) (*Sandbox, error) {
 	for _, c := range found {
 		s.Addresses = append(append(s.Addresses, c.ip4...), c.ip6...)
 	}
+	if len(found) == 0 {
+		return s, nil
+	}
+	n := &network{}
+	if err := n.choose(handle); err != nil {
+		return nil, fmt.Errorf("look into namespace %s: %w", path, err)
+	}
+	if err := n.findHost(ns); err != nil {
+		return nil, fmt.Errorf("find the node's end of interface %s of namespace %s: %w", n.name, path, err)
+	}
+	s.Attached = n.host != 0
 	return s, nil
 }

@@ -287,6 +287,9 @@ func (m *mesh) finder(pods []engine.WorkloadView) (func(engine.WorkloadView) (st
 				return !slices.Contains(s.Addresses, a.Unmap())
 			})
 		}
+		if attached := func(s enrol.Sandbox) bool { return s.Attached }; slices.ContainsFunc(found, attached) {
+			found = slices.DeleteFunc(slices.Clone(found), func(s enrol.Sandbox) bool { return !attached(s) })
+		}
 		switch len(found) {
 		case 0:
 			return "", fmt.Errorf("no network namespace of this node has its address %v: is it starting?", p.Addresses[0])
