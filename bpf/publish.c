@@ -85,8 +85,9 @@ int publish(struct publish_request *ctx)
 
 	request.done = request.error = 0;
 	/*
-	 * Zero-extended: bpf_loop takes 32 bits, so the compiler may leave anything in the upper half of the register, and
-	 * the loop then ran no times at all (clang 19, Linux 6.18). Where the verifier inlines it, it compares all 64.
+	 * Zero-extended: bpf_loop takes 32 bits, so clang 19 hands it the 64 in which it has copied count and epoch together,
+	 * and the verifier of Linux 6.18 compares all of them where it inlines the loop: then it runs no times at all, unless
+	 * the epoch is 0. TestPublishRefuses fails without it.
 	 */
 	asm volatile("" : "+r"(count));
 	bpf_loop(count, publish_next, &request, 0);

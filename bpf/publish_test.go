@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The epochs here are not 0: see what publish says of the upper half of a count.
 func TestPublish(t *testing.T) {
 	needRoot(t)
 	coll := mustLoad(t, 1, nil)
