@@ -91,6 +91,24 @@ var _ = Describe("The agent", Ordered, func() {
 		l.startAgent(ctx, agentNode)
 	})
 
+	It("is not killed for one that could not go on from what is pinned", func(ctx SpecContext) {
+		// A build with another digest can load nothing anew that is gone.
+		other := *l
+		other.binary = built.controls["ignore_weights"]
+		for _, lost := range []string{"progs/publish", "progs/destroy_udp"} {
+			Expect(os.Remove(filepath.Join(l.pins(agentNode), "gen/1", lost))).To(Succeed())
+			pid := l.agentPID(agentNode)
+			got := other.agent(ctx, agentNode, "--take-over")
+			Expect(got.code).To(Equal(1), "%+v", got)
+			Expect(got.stderr).To(ContainSubstring("gen/1/"+lost), "it is named")
+			Expect(l.agentPID(agentNode)).To(Equal(pid), "the one that runs lives")
+			Expect(draw(ctx, l.pod("client"), 10, "10.96.0.10:7").total()).To(Equal(10))
+			Expect(l.stopAgent(ctx, agentNode, syscall.SIGTERM)).To(Succeed())
+			l.startAgent(ctx, agentNode)
+			Expect(l.status(ctx, agentNode).Healthy).To(BeTrue(), "its own build can")
+		}
+	})
+
 	It("catches up with what changed while it was dead", func(ctx SpecContext) {
 		Expect(l.stopAgent(ctx, agentNode, syscall.SIGKILL)).NotTo(Succeed())
 		l.put("more", documents(webService("more", "10.96.0.20")))
