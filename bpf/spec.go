@@ -75,6 +75,9 @@ func Spec() (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
+// Number is the constant that holds the number of the generation.
+const Number = "config.generation"
+
 // Configure sets the constants of a generation in spec.
 func Configure(spec *ebpf.CollectionSpec, generation uint16) error {
 	c := MeshConfiguration{Generation: generation, Controls: controls}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 )
@@ -17,8 +18,11 @@ import (
 type adoption struct {
 	*view
 	object   *object
-	cgroup   uint64 // id of the cgroup to be attached to
-	same     bool   // the generation that serves is of this very release
+	hooks    []Hook             // of every release that a generation was made of
+	orphans  []Hook             // of generations that are about to be discarded, and of no other
+	origins  map[string]*object // by hook: a release that has it
+	cgroup   uint64             // id of the cgroup to be attached to
+	same     bool               // the generation that serves is of this very release
 	wiring   wiring
 	damages  []Damage
 	changes  []Change
@@ -39,6 +43,9 @@ type repair struct {
 func examine(v *view, o *object, cgroup uint64) (*adoption, error) {
 	a := &adoption{view: v, object: o, cgroup: cgroup}
 	a.same = v.super.digest(v.word().Serve()) == o.digest
+	if err := a.gatherHooks(); err != nil {
+		return nil, fmt.Errorf("examine %s: %w", v.tree, err)
+	}
 	for _, s := range v.stray {
 		a.damages = append(a.damages, s.damage())
 	}
@@ -105,9 +112,89 @@ func (a *adoption) lookAtDirectories() error {
 	return err
 }
 
+// gatherHooks collects the hooks of all releases that are there: one that serves may lack some that a live generation
+// has, and the other way round.
+func (a *adoption) gatherHooks() error {
+	a.origins = make(map[string]*object)
+	doomed := a.doom()
+	add := func(o *object) {
+		for _, h := range o.Hooks {
+			if a.origins[h.Name] == nil {
+				a.hooks, a.origins[h.Name] = append(a.hooks, h), o
+			}
+		}
+	}
+	add(a.object)
+	serving := a.generations[a.word().Serve()]
+	for _, h := range recordedHooks(serving) {
+		if a.origins[h.Name] == nil {
+			a.changes = append(a.changes, Change{Name: join(pathEntries, h.Name), Expected: "not there", Found: "there"})
+		}
+	}
+	for _, n := range sortedKeys(a.generations) {
+		r := a.generations[n].record
+		if r == nil || !slices.ContainsFunc(r.Hooks, func(h Hook) bool { return a.origins[h.Name] == nil }) {
+			continue
+		}
+		o, err := readObject(r.plane())
+		if err != nil {
+			return fmt.Errorf("release of generation %d: %w", n, err)
+		}
+		add(o)
+	}
+	for _, h := range doomed {
+		if a.origins[h.Name] == nil && !slices.ContainsFunc(a.orphans, func(x Hook) bool { return x.Name == h.Name }) {
+			a.orphans = append(a.orphans, h)
+		}
+	}
+	return nil
+}
+
+// doom takes out the generations that nothing runs and that nobody needs, and returns their hooks.
+func (a *adoption) doom() (hooks []Hook) {
+	phase := a.super.phase()
+	for _, n := range sortedKeys(a.generations) {
+		g := a.generations[n]
+		if slices.Contains(a.word().Live(), n) || n == phase.Previous() || phase.state() == phaseMoving {
+			continue
+		}
+		hooks = append(hooks, recordedHooks(g)...)
+		a.building = append(a.building, generationPath(n))
+		g.close()
+		delete(a.generations, n)
+	}
+	return hooks
+}
+
+func (a *adoption) orphaned(hook string) bool {
+	return slices.ContainsFunc(a.orphans, func(h Hook) bool { return h.Name == hook })
+}
+
+// native reports whether a live generation has a program of its own at a hook.
+func (a *adoption) native(h Hook) bool {
+	for _, n := range a.word().Live() {
+		if g := a.generations[n]; g != nil && !g.lacks(h) {
+			return true
+		}
+	}
+	return false
+}
+
+func recordedHooks(g *Generation) []Hook {
+	if g == nil || g.record == nil {
+		return nil
+	}
+	return g.record.Hooks
+}
+
+// lacks reports whether a hook belongs to another release than that of a generation.
+func (g *Generation) lacks(h Hook) bool {
+	return g.record != nil && !slices.ContainsFunc(g.record.Hooks, func(o Hook) bool { return o.Name == h.Name })
+}
+
 // lookAtEntries finds the entry programs; those that are attached nowhere any more are loaded later.
 func (a *adoption) lookAtEntries() error {
-	for _, h := range a.object.Hooks {
+	for _, h := range a.hooks {
 		path := join(pathEntries, h.Name)
 		if a.isStray(path) {
 			continue
@@ -123,12 +210,12 @@ func (a *adoption) lookAtEntries() error {
 			a.entries[h.Name] = p
 			a.pinAgain(StepPinEntry, path, p)
 		}
-		if err := a.checkProgram(path, a.object.spec.Programs[h.Entry], a.entries[h.Name]); err != nil {
+		if err := a.checkProgram(path, a.origins[h.Name].spec.Programs[h.Entry], a.entries[h.Name]); err != nil {
 			return err
 		}
 	}
 	for name := range a.entries {
-		if !slices.ContainsFunc(a.object.Hooks, func(h Hook) bool { return h.Name == name }) {
+		if !slices.ContainsFunc(a.hooks, func(h Hook) bool { return h.Name == name }) && !a.orphaned(name) {
 			a.extra(join(pathEntries, name), a.same)
 		}
 	}
@@ -138,7 +225,7 @@ func (a *adoption) lookAtEntries() error {
 // lookAtSlots finds lost main programs of live generations through the prog arrays, before anything asks for them. The
 // arrays are those that the entry programs jump through, whatever is pinned.
 func (a *adoption) lookAtSlots() error {
-	for _, h := range a.object.Hooks {
+	for _, h := range a.hooks {
 		entry := a.entries[h.Name]
 		if entry == nil {
 			continue
@@ -156,8 +243,12 @@ func (a *adoption) lookAtSlots() error {
 }
 
 func (a *adoption) rescueMain(g *Generation, h Hook) error {
-	path := join(generationPath(g.Number), "progs", h.Program)
-	if a.calls[h.Name] == nil || g.Programs[h.Program] != nil || a.isStray(path) {
+	name := h.Program
+	if g.lacks(h) {
+		name = passName(h.Name)
+	}
+	path := join(generationPath(g.Number), "progs", name)
+	if a.calls[h.Name] == nil || g.Programs[name] != nil || a.isStray(path) {
 		return nil
 	}
 	id, err := slot(a.calls[h.Name], Base(g.Number))
@@ -168,7 +259,7 @@ func (a *adoption) rescueMain(g *Generation, h Hook) error {
 	if err != nil || p == nil {
 		return err
 	}
-	g.Programs[h.Program] = p
+	g.Programs[name] = p
 	a.pinAgain(StepPinProgram, path, p)
 	return nil
 }
@@ -195,7 +286,11 @@ func (a *adoption) rescueCalls(h Hook, entry *ebpf.Program) error {
 }
 
 func (a *adoption) wireUp() error {
-	w, damages, err := a.wire(a.object.common)
+	isCalls := func(name string) bool {
+		hook, ok := strings.CutPrefix(name, callsName(""))
+		return ok && (a.origins[hook] != nil || a.orphaned(hook))
+	}
+	w, damages, err := a.wire(func(name string) bool { return a.object.common(name) || isCalls(name) })
 	a.wiring, a.damages = w, append(a.damages, damages...)
 	return err
 }
@@ -273,8 +368,8 @@ func (a *adoption) lookAtCommon() error {
 			a.extra(join(pathMaps, name), a.same)
 		}
 	}
-	for _, h := range a.object.Hooks {
-		want := a.object.spec.Maps[callsName(h.Name)]
+	for _, h := range a.hooks {
+		want := a.origins[h.Name].spec.Maps[callsName(h.Name)]
 		m, err := a.settle(place{StepPinCalls, join(pathCalls, h.Name), want, a.same}, a.calls[h.Name])
 		if m != nil {
 			a.calls[h.Name] = m
@@ -284,7 +379,7 @@ func (a *adoption) lookAtCommon() error {
 		}
 	}
 	for name := range a.calls {
-		if !slices.ContainsFunc(a.object.Hooks, func(h Hook) bool { return h.Name == name }) {
+		if !slices.ContainsFunc(a.hooks, func(h Hook) bool { return h.Name == name }) && !a.orphaned(name) {
 			a.extra(join(pathCalls, name), a.same)
 		}
 	}

@@ -8,10 +8,12 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
 
 // lookAtGenerations settles maps and programs of every generation that some connection may run. One that nothing runs
-// is kept, to go back to, if it is whole.
+// is kept if it is whole and there is something to do with it: to go back to it, or to end a move.
 func (a *adoption) lookAtGenerations() error {
 	live := a.word().Live()
 	taken := make(map[uint16]bool)
@@ -33,18 +35,44 @@ func (a *adoption) lookAtGenerations() error {
 			taken[n%places] = true
 			continue
 		}
+		if g.Role() != RolePlain {
+			continue // it is there for as long as entries move; whoever made it left it whole
+		}
 		if err := a.lookAtMaps(g); err != nil {
+			return err
+		}
+		if err := a.lookAtRelease(g); err != nil {
 			return err
 		}
 		for name, p := range g.Programs {
 			path := join(generationPath(n), "progs", name)
-			if a.mine(g) && !slices.Contains(a.object.programs(), name) {
+			if hook, ok := strings.CutPrefix(name, passName("")); ok && a.origins[hook] == nil && !a.orphaned(hook) {
+				a.building = append(a.building, path) // its hook is gone
+				continue
+			}
+			if a.mine(g) && !slices.Contains(a.object.programs(), name) && !strings.HasPrefix(name, passName("")) {
 				a.extra(path, true)
 			} else if err := a.checkProgram(path, a.object.spec.Programs[name], p); err != nil {
 				return err
 			}
 		}
 	}
+	return nil
+}
+
+// lookAtRelease writes down again what a generation of this release was loaded from. That of another cannot be known.
+func (a *adoption) lookAtRelease(g *Generation) error {
+	path := releasePath(g.Number)
+	if g.record != nil || !a.mine(g) || a.isStray(path) {
+		return nil
+	}
+	m, err := makeRecord(&a.object.record)
+	if err != nil {
+		return err
+	}
+	r := a.object.record
+	g.record, g.text = &r, m
+	a.pinAgain(StepPinRelease, path, m)
 	return nil
 }
 
@@ -121,7 +149,7 @@ func (a *adoption) lookAtMaps(g *Generation) error {
 		}
 	}
 	for name := range g.Maps {
-		if strict && !slices.Contains(a.object.own(), name) {
+		if strict && !slices.Contains(a.object.own(), name) && !migrate.IsSide(name) {
 			a.extra(join(dir, name), mine)
 		}
 	}

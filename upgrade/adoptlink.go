@@ -11,7 +11,7 @@ import (
 
 // lookAtLinks settles what attaches the hooks of the whole node.
 func (a *adoption) lookAtLinks() error {
-	for _, h := range a.object.Hooks {
+	for _, h := range a.hooks {
 		if !h.At.node() {
 			continue
 		}
@@ -20,6 +20,7 @@ func (a *adoption) lookAtLinks() error {
 		entry := a.entries[h.Name]
 		switch {
 		case a.isStray(path):
+		case l == nil && !a.native(h):
 		case l == nil:
 			a.attaches = append(a.attaches, h)
 		case l.at != h.At || h.At == Cgroup && l.attach != h.Attach || entry != nil && l.info.Program != programID(entry):
@@ -34,7 +35,7 @@ func (a *adoption) lookAtLinks() error {
 		}
 	}
 	for name := range a.links {
-		if !slices.ContainsFunc(a.object.Hooks, func(h Hook) bool { return h.Name == name && h.At.node() }) {
+		if !slices.ContainsFunc(a.hooks, func(h Hook) bool { return h.Name == name && h.At.node() }) && !a.orphaned(name) {
 			a.extra(join(pathLinks, name), a.same)
 		}
 	}

@@ -14,12 +14,12 @@ func (a *adoption) loadLost() error {
 	if len(a.damages)+len(a.changes) > 0 {
 		return nil // it is off anyway, and maps may be missing
 	}
-	for _, h := range a.object.Hooks {
+	for _, h := range a.hooks {
 		path := join(pathEntries, h.Name)
 		if a.entries[h.Name] != nil || a.isStray(path) {
 			continue
 		}
-		p, err := a.object.loadOne(0, h.Entry, a.common())
+		p, err := a.origins[h.Name].loadOne(0, h.Entry, a.common())
 		if err != nil {
 			return err
 		}
@@ -35,16 +35,32 @@ func (a *adoption) loadLost() error {
 }
 
 func (a *adoption) loadLostOf(g *Generation) error {
-	names := a.object.programs()
-	if !a.mine(g) {
-		names = a.object.Programs // its hooks have what its own release gave them
+	o, err := a.originOf(g)
+	if err != nil {
+		return err
+	}
+	for _, h := range a.hooks {
+		name := passName(h.Name)
+		if !g.lacks(h) || g.Programs[name] != nil || a.entries[h.Name] == nil {
+			continue
+		}
+		p, err := passProgram(h, a.entries[h.Name].Type())
+		if err != nil {
+			return err
+		}
+		g.Programs[name] = p
+		a.pinAgain(StepPinProgram, join(generationPath(g.Number), "progs", name), p)
+	}
+	names := a.object.Programs // the hooks of a release that is not known have what it gave them
+	if o != nil {
+		names = o.programs()
 	}
 	for _, name := range names {
 		path := join(generationPath(g.Number), "progs", name)
 		switch {
 		case g.Programs[name] != nil || a.isStray(path):
 			continue
-		case !a.mine(g):
+		case o == nil:
 			a.missing(path, "a program", false)
 			continue
 		}
@@ -52,7 +68,7 @@ func (a *adoption) loadLostOf(g *Generation) error {
 		for m, fd := range g.Maps {
 			use[m] = fd
 		}
-		p, err := a.object.loadOne(g.Number, name, use)
+		p, err := o.loadOne(g.Number, name, use)
 		if err != nil {
 			return err
 		}
@@ -60,6 +76,21 @@ func (a *adoption) loadLostOf(g *Generation) error {
 		a.pinAgain(StepPinProgram, path, p)
 	}
 	return nil
+}
+
+// originOf is the release that a generation was loaded from, nil if it is not known, or a bridge.
+func (a *adoption) originOf(g *Generation) (*object, error) {
+	if a.mine(g) {
+		return a.object, nil
+	}
+	if g.record == nil || g.Role() != RolePlain {
+		return nil, nil
+	}
+	o, err := readObject(g.record.plane())
+	if err != nil {
+		return nil, fmt.Errorf("release of generation %d: %w", g.Number, err)
+	}
+	return o, nil
 }
 
 // common lists the maps that all generations share, by their names in the object.
@@ -92,7 +123,7 @@ func (a *adoption) lookAtPlaces() error {
 	if len(a.damages)+len(a.changes) > 0 {
 		return nil
 	}
-	for _, h := range a.object.Hooks {
+	for _, h := range a.hooks {
 		occupied := make(map[uint16]bool)
 		for _, n := range sortedKeys(a.generations) {
 			occupied[n%places] = true
@@ -113,7 +144,7 @@ func (a *adoption) lookAtPlaces() error {
 }
 
 func (a *adoption) lookAtSlot(h Hook, g *Generation) error {
-	calls, program := a.calls[h.Name], g.Programs[h.Program]
+	calls, program := a.calls[h.Name], g.main(h)
 	id, err := slot(calls, Base(g.Number))
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ func (s *Store) Reattach(ctx context.Context) (names []string, err error) {
 // detached returns the hooks of the whole node that are attached to nothing, and the id of the cgroup that the others
 // are attached to. What somebody else has put in the place of a link is not ours to replace.
 func (s *Store) detached() (off []Hook, cgroup uint64, err error) {
-	for _, h := range s.object.Hooks {
+	for _, h := range s.hooks {
 		if !h.At.node() {
 			continue
 		}

@@ -258,7 +258,8 @@ func TestReattachSurvivesKillAtEveryStep(t *testing.T) {
 func TestEveryStepIsKilled(t *testing.T) {
 	b := newBed(t)
 	seen := map[Step]bool{
-		StepReplaceLink: true, // TestReattachSurvivesKillAtEveryStep
+		StepReplaceLink: true,                                 // TestReattachSurvivesKillAtEveryStep
+		StepSettle:      true, StepCopy: true, StepReap: true, // TestBridgeSurvivesKillAtEveryStep
 	}
 	options := b.options()
 	options.Trace = func(s Step, _ string) { seen[s] = true }

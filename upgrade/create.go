@@ -30,7 +30,9 @@ func (s *Store) create(ctx context.Context, cgroup *os.File) error {
 		return err
 	}
 	const first = 1
-	if err := s.build(first, nil); err != nil {
+	s.hooks = s.object.Hooks
+	g, err := s.build(blueprint{object: s.object, number: first})
+	if err != nil {
 		return err
 	}
 	for _, h := range s.object.Hooks {
@@ -40,7 +42,7 @@ func (s *Store) create(ctx context.Context, cgroup *os.File) error {
 	}
 	word := s.Word()
 	next := word.Upgrade(first)
-	err := s.journal.do(StepSwapWord, next.String(), func() error { return s.view.super.swap(word, next) })
+	err = s.journal.do(StepSwapWord, next.String(), func() error { return s.view.super.swap(word, next) })
 	if err != nil {
 		return err
 	}
@@ -52,7 +54,11 @@ func (s *Store) create(ctx context.Context, cgroup *os.File) error {
 		}
 	}
 	s.same = true
-	return s.journal.do(StepLinkCurrent, pathCurrent, func() error { return s.view.tree.linkCurrent(first) })
+	err = s.journal.do(StepLinkCurrent, pathCurrent, func() error { return s.view.tree.linkCurrent(first) })
+	if err != nil {
+		return err
+	}
+	return s.tell(KindInstall, 0, first, s.object.digest, "%s", g.record.name())
 }
 
 func (s *Store) at(path string) string { return s.view.tree.at(path) }

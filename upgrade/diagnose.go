@@ -40,8 +40,12 @@ func (v *view) diagnose() ([]Damage, error) {
 		all = append(all, damages...)
 	}
 	for _, n := range v.word().Live() {
-		if v.generations[n] == nil {
+		switch g := v.generations[n]; {
+		case g == nil:
 			add(generationPath(n), "it is gone, though connections may run it", restart)
+		case g.record == nil && !v.isStray(releasePath(n)):
+			add(releasePath(n), "it is gone: no other release could go on from it",
+				"start the agent of the release that made the generation: it writes it down again")
 		}
 	}
 	lost, err := v.diagnoseMaps()

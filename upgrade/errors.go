@@ -44,11 +44,11 @@ func (e *StaleError) Error() string {
 
 // Change is one thing in which a release and the pinned state differ.
 type Change struct {
-	Name     string // of the map, program or hook
-	Expected string // by this release
-	Found    string // pinned
+	Name     string `json:"name"`     // of the map, program or hook
+	Expected string `json:"expected"` // by this release
+	Found    string `json:"found"`    // pinned
 	// Entries are the sizes, expected and found, of a map that differs in nothing else.
-	Entries [2]uint32
+	Entries [2]uint32 `json:"entries"`
 }
 
 // RefusedError says that a release cannot work with the pinned state, which is whole and was left as it was.

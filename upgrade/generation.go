@@ -8,7 +8,11 @@ import (
 	"os"
 	"slices"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
 
 // Load builds generation n of this release beside the one that serves, with which it shares every map that is not
@@ -36,18 +40,22 @@ func (s *Store) Load(ctx context.Context, n uint16) error {
 			return fmt.Errorf("load generation %d: generation %d has its place, retire that first", n, other)
 		}
 	}
-	return s.build(n, s.view.generations[s.Word().Serve()])
+	_, err := s.build(blueprint{object: s.object, number: n, use: s.sharing(s.view.generations[s.Word().Serve()])})
+	return err
 }
 
-// build loads, pins and publishes a generation and fills its slots. Until it is published it has a name that every
-// later owner discards; before the word names it nothing runs it.
-func (s *Store) build(n uint16, from *Generation) (err error) {
-	s.journal.generation = n
-	defer func() { s.journal.generation = 0 }()
-	if err := s.takeNumber(n); err != nil {
-		return err
-	}
-	use := s.view.common()
+// blueprint is a generation that is to be built.
+type blueprint struct {
+	object *object
+	number uint16
+	use    map[string]*ebpf.Map // maps that it shares, by name; it gets the others anew
+	// fill gives its own maps their contents, before anything can reach it. May be nil.
+	fill func(*Generation) error
+}
+
+// sharing are the maps that a generation of the same release has in common with another.
+func (s *Store) sharing(from *Generation) map[string]*ebpf.Map {
+	use := make(map[string]*ebpf.Map)
 	if from != nil {
 		for name, m := range from.Maps {
 			if !slices.Contains(s.object.Private, name) {
@@ -55,23 +63,87 @@ func (s *Store) build(n uint16, from *Generation) (err error) {
 			}
 		}
 	}
-	loaded, err := s.object.load(n, s.object.programs(), s.object.own(), use)
+	return use
+}
+
+// build loads, pins and publishes a generation and fills its slots. Until it is published it has a name that every
+// later owner discards; before the word names it nothing runs it.
+func (s *Store) build(b blueprint) (_ *Generation, err error) {
+	n, o := b.number, b.object
+	s.journal.generation = n
+	defer func() { s.journal.generation = 0 }()
+	if err := s.takeNumber(n); err != nil {
+		return nil, err
+	}
+	use := s.view.common()
+	for name, m := range b.use {
+		use[name] = m
+	}
+	loaded, err := o.load(n, o.programs(), o.own(), use)
 	if err != nil {
-		return fmt.Errorf("load generation %d: %w", n, err)
+		return nil, fmt.Errorf("load generation %d: %w", n, err)
 	}
 	g := newGeneration(n)
-	for _, name := range s.object.own() {
+	for _, name := range o.own() {
 		g.Maps[name] = loaded.Maps[name]
 		delete(loaded.Maps, name)
 	}
+	for name, m := range b.use {
+		if g.Maps[name] != nil || !migrate.IsSide(name) {
+			continue
+		}
+		if g.Maps[name], err = m.Clone(); err != nil {
+			return nil, fmt.Errorf("keep map %s: %w", name, err)
+		}
+	}
 	g.Programs, loaded.Programs = loaded.Programs, nil
 	loaded.Close() // what is shared by all was cloned for loading
-	if err := s.publish(g); err != nil {
-		g.close()
-		return err
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
+	r := o.record
+	g.record = &r
+	if g.text, err = makeRecord(g.record); err != nil {
+		return nil, err
+	}
+	for _, h := range s.hooks {
+		if !g.lacks(h) {
+			continue
+		}
+		if g.Programs[passName(h.Name)], err = passProgram(h, s.view.entries[h.Name].Type()); err != nil {
+			return nil, err
+		}
+	}
+	if b.fill != nil {
+		if err := b.fill(g); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.publish(g, o.digest); err != nil {
+		return nil, err
 	}
 	s.view.generations[n] = g
-	return s.fill(g)
+	return g, s.fill(g)
+}
+
+// passProgram is what a generation has at a hook that its release does not know: everything passes as if the hook were
+// not there.
+func passProgram(h Hook, kind ebpf.ProgramType) (*ebpf.Program, error) {
+	pass := int32(1) // as connect, sk_lookup and sk_msg say it
+	if kind == ebpf.SchedCLS {
+		pass = -1 // on to the next program
+	}
+	name := passName(h.Name)
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: name[:min(len(name), maxName)], Type: kind, AttachType: h.Attach, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, pass), asm.Return()},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load a program that passes everything, for hook %s: %w", h.Name, err)
+	}
+	return p, nil
 }
 
 // takeNumber makes sure that no generation ever gets the number again before numbers come round.
@@ -81,7 +153,7 @@ func (s *Store) takeNumber(n uint16) error {
 	return s.journal.do(StepSwapPhase, next.String(), func() error { return s.view.super.swapPhase(phase, next) })
 }
 
-func (s *Store) publish(g *Generation) error {
+func (s *Store) publish(g *Generation, digest [32]byte) error {
 	final := generationPath(g.Number)
 	path := final + suffixNew
 	for _, dir := range []string{path, path + "/maps", path + "/progs"} {
@@ -101,8 +173,12 @@ func (s *Store) publish(g *Generation) error {
 			return err
 		}
 	}
+	release := join(path, pathRelease)
+	if err := s.journal.do(StepPinRelease, release, func() error { return pin(g.text, s.at(release)) }); err != nil {
+		return err
+	}
 	err := s.journal.do(StepRecordDigest, final, func() error {
-		return s.view.super.record(s.journal.epoch, g.Number, s.object.digest)
+		return s.view.super.record(s.journal.epoch, g.Number, digest)
 	})
 	if err != nil {
 		return err
@@ -112,8 +188,8 @@ func (s *Store) publish(g *Generation) error {
 
 // fill puts a generation's main programs where the slots do not hold them.
 func (s *Store) fill(g *Generation) error {
-	for _, h := range s.object.Hooks {
-		calls, program := s.view.calls[h.Name], g.Programs[h.Program]
+	for _, h := range s.hooks {
+		calls, program := s.view.calls[h.Name], g.main(h)
 		id, err := slot(calls, Base(g.Number))
 		if err != nil {
 			return err
@@ -137,31 +213,10 @@ func (s *Store) Retire(ctx context.Context, n uint16) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	g := s.view.generations[n]
-	if g == nil {
+	if s.view.generations[n] == nil {
 		return fmt.Errorf("retire generation %d: there is none", n)
 	}
-	if word := s.Word(); slices.Contains(word.Live(), n) {
-		return fmt.Errorf("retire generation %d: connections run it (%v)", n, word)
-	}
-	if err := grace(); err != nil {
-		return fmt.Errorf("retire generation %d: %w", n, err)
-	}
-	s.journal.generation = n
-	defer func() { s.journal.generation = 0 }()
-	path := generationPath(n)
-	err := s.journal.do(StepMarkDead, path, func() error { return unix.Rename(s.at(path), s.at(path+suffixDead)) })
-	if err != nil {
-		return err
-	}
-	delete(s.view.generations, n)
-	g.close()
-	for _, hook := range sortedKeys(s.view.calls) {
-		if err := s.clear(hook, n); err != nil {
-			return err
-		}
-	}
-	return s.discard(path + suffixDead)
+	return s.retire(ctx, n)
 }
 
 // clear empties the slots that a generation owned at one hook.

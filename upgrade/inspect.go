@@ -35,7 +35,9 @@ type State struct {
 	Building    []string          `json:"building"`    // paths of what is being built or removed
 	Others      []Other           `json:"others"`      // programs of others on the same cgroups
 	Damages     []Damage          `json:"damages"`
-	Steps       []StepState       `json:"steps"` // the latest, oldest first
+	Steps       []StepState       `json:"steps"`              // the latest, oldest first
+	Previous    uint16            `json:"previous,omitempty"` // the generation that a rollback would serve
+	Events      []Event           `json:"events"`             // what became of generations, the latest, oldest first
 }
 
 // Holder is the process that holds the lease.
@@ -64,8 +66,10 @@ type GenerationSlot struct {
 // GenerationState is one loaded generation.
 type GenerationState struct {
 	Number   uint16         `json:"number"`
-	Live     bool           `json:"live"`   // some connection may run it
-	Digest   string         `json:"digest"` // SHA-256 of what it was loaded from, hexadecimal
+	Live     bool           `json:"live"`            // some connection may run it
+	Digest   string         `json:"digest"`          // SHA-256 of what it was loaded from, hexadecimal
+	Label    string         `json:"label,omitempty"` // of its release, for people
+	Role     Role           `json:"role,omitempty"`  // "bridge" or "reverse", where it does not serve by itself
 	Maps     []MapState     `json:"maps"`
 	Programs []ProgramState `json:"programs"`
 }
@@ -173,7 +177,7 @@ func (s *State) readSuper(v *view) {
 	}
 	w, p := v.super.word(), v.super.phase()
 	s.Epoch, s.Floor, s.Serve, s.Canary, s.Share = w.Epoch(), w.Floor(), w.Serve(), w.Canary(), w.Share()
-	s.Phase, s.Last = p.String(), p.Last()
+	s.Phase, s.Last, s.Previous, s.Events = p.String(), p.Last(), p.Previous(), v.super.events()
 	block := *v.super.block
 	size := uint64(len(block.Log))
 	for i := max(block.Steps, size) - size; i < block.Steps; i++ {
@@ -213,6 +217,9 @@ func (v *view) hooks() []string {
 func (v *view) generationState(n uint16) GenerationState {
 	g := v.generations[n]
 	s := GenerationState{Number: n, Live: slices.Contains(v.word().Live(), n), Maps: mapStates(g.Maps)}
+	if g.record != nil {
+		s.Label, s.Role = g.record.Label, g.record.Role
+	}
 	if v.super != nil {
 		digest := v.super.digest(n)
 		s.Digest = hex.EncodeToString(digest[:])

@@ -13,13 +13,16 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
 
 // object is a data plane whose object file was read, checked and given its sizes.
 type object struct {
 	DataPlane
 	spec   *ebpf.CollectionSpec
-	digest [sha256.Size]byte // identity: of the object, sizes and configuration, never of a version's name
+	record record            // what is pinned beside a generation of it
+	digest [sha256.Size]byte // identity: of the record, never of a version's name
 }
 
 func readObject(plane DataPlane) (*object, error) {
@@ -39,8 +42,17 @@ func readObject(plane DataPlane) (*object, error) {
 	if err := o.checkReferences(); err != nil {
 		return nil, fmt.Errorf("read object: %w", err)
 	}
-	if err := o.identify(); err != nil {
+	if o.record.Release, err = plane.release(spec); err != nil {
 		return nil, fmt.Errorf("read object: %w", err)
+	}
+	o.record.Label = plane.Label
+	if o.digest, err = o.record.identity(); err != nil {
+		return nil, fmt.Errorf("read object: %w", err)
+	}
+	if plane.Number != "" {
+		if _, _, err := numberAt(spec, plane.Number); err != nil {
+			return nil, fmt.Errorf("read object: %w", err)
+		}
 	}
 	return o, nil
 }
@@ -64,36 +76,6 @@ func (o *object) checkReferences() error {
 	return nil
 }
 
-// identify computes the digest.
-func (o *object) identify() error {
-	configured := o.spec.Copy()
-	if o.Configure != nil {
-		if err := o.Configure(configured, 0); err != nil {
-			return fmt.Errorf("configure: %w", err)
-		}
-	}
-	sum := sha256.New()
-	part := func(bytes []byte) { // with its length, so that no two lists of parts read the same
-		sum.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(bytes))))
-		sum.Write(bytes)
-	}
-	part(o.Object)
-	for _, name := range slices.Sorted(maps.Keys(configured.Maps)) {
-		part([]byte(name))
-		part(binary.LittleEndian.AppendUint32(nil, configured.Maps[name].MaxEntries))
-	}
-	for _, name := range slices.Sorted(maps.Keys(configured.Variables)) {
-		part([]byte(name))
-		part(configured.Variables[name].Value)
-	}
-	for _, h := range o.Hooks {
-		part(fmt.Appendf(nil, "%+v", h))
-	}
-	part(fmt.Appendf(nil, "%q %q %q", o.Frozen, o.Private, o.Programs))
-	sum.Sum(o.digest[:0])
-	return nil
-}
-
 // common reports whether a map is shared by all generations: super, prog arrays, frozen maps.
 func (o *object) common(name string) bool {
 	isCalls := func(h Hook) bool { return callsName(h.Name) == name }
@@ -105,7 +87,8 @@ func (o *object) common(name string) bool {
 func (o *object) own() []string {
 	names := slices.Sorted(maps.Keys(o.spec.Maps))
 	return slices.DeleteFunc(names, func(n string) bool {
-		return o.common(n) || internal(n) || strings.HasPrefix(n, callsName(""))
+		auxiliary := o.record.Role == RolePlain && migrate.Auxiliary(n)
+		return o.common(n) || internal(n) || auxiliary || strings.HasPrefix(n, callsName(""))
 	})
 }
 
@@ -119,16 +102,35 @@ func (o *object) programs() []string {
 	return slices.Compact(names)
 }
 
+// configure sets variables, and the number of the generation where the object wants to know it.
+func (o *object) configure(spec *ebpf.CollectionSpec, generation uint16) error {
+	if o.Configure != nil {
+		if err := o.Configure(spec); err != nil {
+			return fmt.Errorf("configure: %w", err)
+		}
+	}
+	if o.Number == "" {
+		return nil
+	}
+	v, at, err := numberAt(spec, o.Number)
+	if err != nil {
+		return err
+	}
+	if len(v.Value) < at+2 {
+		return fmt.Errorf("variable %s has no value", v.Name)
+	}
+	binary.NativeEndian.PutUint16(v.Value[at:], generation)
+	return nil
+}
+
 // load loads programs, using these maps, and makes the others that they or the caller want. Nothing is pinned.
 // The caller owns the result.
 func (o *object) load(
 	generation uint16, programs, wanted []string, use map[string]*ebpf.Map,
 ) (*ebpf.Collection, error) {
 	spec := o.spec.Copy()
-	if o.Configure != nil {
-		if err := o.Configure(spec, generation); err != nil {
-			return nil, fmt.Errorf("configure: %w", err)
-		}
+	if err := o.configure(spec, generation); err != nil {
+		return nil, err
 	}
 	needed := make(map[string]bool)
 	for _, name := range wanted {

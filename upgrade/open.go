@@ -22,8 +22,20 @@ type Options struct {
 	Cgroup   string             // directory of the unified hierarchy that cgroup hooks are attached to
 	TakeOver *Holder            // kill this one, whom FindHolder has found, if it holds the lease still
 	Log      *slog.Logger       // may be nil
+	Accept   Accept             // which pinned releases it may go on from
 	Trace    func(Step, string) // called after each step with what it acted on, by whoever takes it; may be nil
 }
+
+// Accept says which releases that serve are taken over.
+type Accept uint8
+
+// What is accepted.
+const (
+	AcceptLayout  Accept = iota // any whose maps have the layout of this one's
+	AcceptRelease               // this very release
+	AcceptAny                   // any that has left what it was loaded from; those of before, by their layout
+	AcceptUpgrade               // likewise, if it can be upgraded to this one
+)
 
 func (o *Options) log() *slog.Logger {
 	if o.Log == nil {
@@ -39,12 +51,16 @@ type Store struct {
 	Pods *Pods
 
 	view    *view
-	object  *object
+	object  *object // the release that serves, as far as it is known; else the caller's
+	release *object // the caller's
+	hooks   []Hook  // of all releases that are loaded
 	lease   *os.File
 	journal *journal
 	log     *slog.Logger
-	cgroup  string // path of the one that cgroup hooks are attached to
-	same    bool   // the release that serves is this one
+	cgroup  string   // path of the one that cgroup hooks are attached to
+	inside  *os.File // the same, open; nil without cgroup hooks
+	accept  Accept
+	same    bool // the release that serves is the caller's
 
 	mu sync.Mutex // held by everything that changes generations or the word
 }
@@ -66,22 +82,24 @@ func Open(ctx context.Context, plane DataPlane, o Options) (_ *Store, err error)
 	if err != nil {
 		return nil, err
 	}
-	defer cgroup.Close() // a nil file is fine
-	s := &Store{object: object, journal: &journal{trace: o.Trace}, cgroup: o.Cgroup, log: o.log()}
+	s := &Store{
+		object: object, release: object, journal: &journal{trace: o.Trace}, cgroup: o.Cgroup, inside: cgroup,
+		accept: o.Accept, log: o.log(),
+	}
 	defer func() {
 		if err != nil {
 			s.Close()
 		}
 	}()
 	if o.TakeOver != nil {
-		if err := object.fits(o.Dir, id); err != nil {
+		if err := object.fits(o.Dir, id, o.Accept); err != nil {
 			return nil, err
 		}
 	}
 	if err := s.take(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := s.settle(ctx, cgroup, id); err != nil {
+	if err := s.settle(ctx, id); err != nil {
 		return nil, err
 	}
 	s.Pods = s.pods()
@@ -104,7 +122,7 @@ func (o *object) cgroup(path string) (*os.File, uint64, error) {
 
 // fits looks, before a holder is killed for it, whether the release can go on from what is pinned. It writes nothing; what
 // the holder is in the middle of may be refused, too. Where nothing serves there is nothing to fit.
-func (o *object) fits(dir string, cgroup uint64) error {
+func (o *object) fits(dir string, cgroup uint64, accept Accept) error {
 	v, err := readView(tree(dir))
 	if err != nil {
 		return err
@@ -113,10 +131,28 @@ func (o *object) fits(dir string, cgroup uint64) error {
 	if v.super == nil || v.word().Serve() == 0 || v.super.phase().state() == phaseRemoving {
 		return nil
 	}
-	if phase := v.super.phase(); phase.state() != phaseIdle {
+	if phase := v.super.phase(); !known(phase) {
 		return &RefusedError{[]Change{{Name: "phase", Expected: "idle", Found: phase.String()}}}
 	}
-	_, err = examine(v, o, cgroup)
+	if v.moving() {
+		accept = AcceptAny
+	}
+	basis, err := v.basis(o, accept)
+	if err != nil {
+		return err
+	}
+	if _, err = examine(v, basis, cgroup); err != nil || accept != AcceptUpgrade {
+		return err
+	}
+	return v.leadsTo(basis, o)
+}
+
+// leadsTo refuses a release that what serves cannot be upgraded to.
+func (v *view) leadsTo(from, to *object) error {
+	p, err := v.plan(from, to)
+	if err == nil && len(p.Refusals) > 0 {
+		err = &RefusedError{p.Refusals}
+	}
 	return err
 }
 
@@ -147,7 +183,8 @@ func (s *Store) take(ctx context.Context, o Options) error {
 }
 
 // settle brings the tree, whatever state it is in, to one that serves.
-func (s *Store) settle(ctx context.Context, cgroup *os.File, id uint64) error {
+func (s *Store) settle(ctx context.Context, id uint64) error {
+	cgroup := s.inside
 	v := s.view
 	if v.super == nil && v.pins > 0 {
 		if found, err := v.rescueSuper(); err != nil || !found {
@@ -166,23 +203,58 @@ func (s *Store) settle(ctx context.Context, cgroup *os.File, id uint64) error {
 		}
 		return s.create(ctx, cgroup)
 	}
-	if state := v.super.phase().state(); state != phaseIdle {
+	if !known(v.super.phase()) {
 		return &RefusedError{[]Change{{Name: "phase", Expected: "idle", Found: v.super.phase().String()}}}
 	}
 	word := v.word()
+	var err error
+	accept, moving := s.accept, v.moving()
+	if moving { // that is brought to its end first, by whichever release
+		accept = AcceptAny
+	}
+	if s.object, err = v.basis(s.release, accept); err != nil {
+		return err
+	}
 	a, err := examine(v, s.object, id)
 	if err != nil {
 		return err
 	}
-	s.same = a.same
+	if s.accept == AcceptUpgrade && !moving {
+		if err := v.leadsTo(s.object, s.release); err != nil {
+			return err
+		}
+	}
+	s.hooks = a.hooks
+	s.same = v.super.digest(word.Serve()) == s.release.digest
 	if err := s.own(); err != nil {
 		return err
 	}
 	if now := s.Word(); now != word.WithEpoch(s.journal.epoch) {
 		return fmt.Errorf("adopt %s: it was changed while it was examined, start again: %w", v.tree, &StaleError{word, now})
 	}
-	return s.adopt(ctx, a, cgroup)
+	if err := s.adopt(ctx, a, cgroup); err != nil || !moving {
+		return err
+	}
+	s.log.Warn("going on with a move that was cut short", "word", s.Word())
+	if err := s.advance(ctx, &UpgradeOptions{}); err != nil {
+		return err
+	}
+	basis, err := v.basis(s.release, s.accept)
+	if err != nil {
+		return err
+	}
+	_, err = examine(v, basis, id)
+	return err
 }
+
+// moving reports whether entries were moving from one layout to another.
+func (v *view) moving() bool {
+	g := v.generations[v.word().Serve()]
+	return v.super.phase().state() == phaseMoving || g != nil && g.Role() != RolePlain
+}
+
+// known reports whether this package knows what to do in a phase.
+func known(p Phase) bool { return p.state() == phaseIdle || p.state() == phaseMoving }
 
 // foreign says what speaks against a tree without super.
 func (s *Store) foreign() error {
@@ -230,6 +302,9 @@ func (s *Store) adopt(ctx context.Context, a *adoption, cgroup *os.File) error {
 		if err := s.keepFilled(); err != nil {
 			return err
 		}
+	}
+	if err := s.dropHooks(ctx, a.orphans); err != nil {
+		return err
 	}
 	for _, path := range a.building {
 		s.log.Info("discarding what was left half done", "path", path)
@@ -335,10 +410,44 @@ func (s *Store) Close() error {
 		s.view.close()
 		s.view = nil
 	}
-	if s.lease == nil {
-		return nil
+	var err error
+	if s.inside != nil {
+		err = s.inside.Close()
+		s.inside = nil
 	}
-	err := s.lease.Close()
-	s.lease = nil
+	if s.lease != nil {
+		err = errors.Join(err, s.lease.Close())
+		s.lease = nil
+	}
 	return err
+}
+
+// served reads the release that serves, nil if it is not known.
+func (v *view) served() (*object, error) {
+	g := v.generations[v.word().Serve()]
+	if g == nil || g.record == nil {
+		return nil, nil
+	}
+	o, err := g.record.object(v)
+	if err != nil {
+		return nil, fmt.Errorf("release of generation %d: %w", g.Number, err)
+	}
+	return o, nil
+}
+
+// basis is the release that a tree is examined by, or what speaks against taking it over at all.
+func (v *view) basis(own *object, accept Accept) (*object, error) {
+	digest := v.super.digest(v.word().Serve())
+	switch {
+	case digest == own.digest:
+		return own, nil
+	case accept == AcceptRelease:
+		return nil, &RefusedError{[]Change{{Name: generationPath(v.word().Serve()),
+			Expected: "release " + shortDigest(own.digest), Found: "release " + shortDigest(digest)}}}
+	case accept == AcceptAny || accept == AcceptUpgrade:
+		if o, err := v.served(); o != nil || err != nil {
+			return o, err
+		}
+	}
+	return own, nil
 }

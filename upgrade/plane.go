@@ -3,11 +3,14 @@
 package upgrade
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
 
 // Where says what a hook's entry program is attached to.
@@ -48,11 +51,18 @@ type DataPlane struct {
 	Private  []string // maps that every generation has its own of
 	Programs []string // programs of a generation that are pinned, but called by no hook
 
-	// Configure sets variables and whatever else depends on the generation; 0 stands for the entry programs. What it
-	// sets for 0 is part of a release's identity. May be nil.
-	Configure func(spec *ebpf.CollectionSpec, generation uint16) error
+	// Configure sets constants; they are part of a release's identity. May be nil.
+	Configure func(spec *ebpf.CollectionSpec) error
+	// Number names the constant, or the member of one ("config.generation"), of two bytes, that is set to the number of
+	// the generation, and to 0 for entry programs. May be empty.
+	Number string
+
+	// Trial is given the release, loaded once more with maps of its own, before it is built to serve, and returns what
+	// is wrong with it: programs that do not answer as they should. May be nil; it is no part of the identity.
+	Trial func(ctx context.Context, loaded *ebpf.Collection) error
 
 	Sizes map[string]uint32 // max_entries by map, where they are not the object's
+	Label string            // names the release to people, and decides nothing
 }
 
 // maxName is how much of a name the kernel keeps for maps and programs; recovery finds lost pins by it.
@@ -70,6 +80,9 @@ func checkName(kind, name string) error {
 	}
 	return nil
 }
+
+// passName names the program that a generation has at a hook that its release does not know.
+func passName(hook string) string { return "pass_" + hook }
 
 func callsName(hook string) string { return "calls_" + hook }
 
@@ -110,7 +123,7 @@ func (p *DataPlane) check(spec *ebpf.CollectionSpec) error {
 		}
 	}
 	for name := range spec.Maps {
-		if len(name) > maxName && !internal(name) {
+		if len(name) > maxName && !internal(name) && !migrate.Auxiliary(name) {
 			return fmt.Errorf("map %q: the kernel keeps only %d letters of a name", name, maxName)
 		}
 	}

@@ -238,10 +238,40 @@ func (v *view) readGenerations() error {
 			return err
 		}
 		for _, p := range parts {
-			if p.Name() != "maps" && p.Name() != "progs" || !p.IsDir() {
-				v.add(path+"/"+p.Name(), "known", "unknown")
+			switch name := p.Name(); {
+			case name == pathRelease:
+				if err := v.readRelease(g); err != nil {
+					return err
+				}
+			case name != "maps" && name != "progs" || !p.IsDir():
+				v.add(path+"/"+name, "known", "unknown")
 			}
 		}
 	}
+	return nil
+}
+
+// readRelease reads what a generation was loaded from, and believes it only if the digest in super says the same.
+func (v *view) readRelease(g *Generation) error {
+	path := releasePath(g.Number)
+	m, err := openPin[*ebpf.Map](v.tree, path)
+	if err != nil {
+		return v.tolerate(path, err)
+	}
+	defer m.Close()
+	r, err := readRecord(m)
+	if err != nil {
+		v.add(path, "a release", err.Error())
+		return nil
+	}
+	digest, err := r.identity()
+	if err != nil {
+		return err
+	}
+	if v.super != nil && v.super.digest(g.Number) != digest {
+		v.add(path, "what the generation was loaded from", "another release")
+		return nil
+	}
+	g.record = r
 	return nil
 }

@@ -132,7 +132,7 @@ func TestRefuseContradiction(t *testing.T) {
 		{"an entry that uses a generation's map", func(p *DataPlane) { p.Frozen = p.Frozen[:3] }, "tiny_totals"},
 		{"sockets in a map that may go", func(p *DataPlane) { p.Hooks[2].Map = "tiny_routes" }, "tiny_routes"},
 		{"a configuration that fails", func(p *DataPlane) {
-			p.Configure = func(*ebpf.CollectionSpec, uint16) error { return errors.New("no such thing") }
+			p.Configure = func(*ebpf.CollectionSpec) error { return errors.New("no such thing") }
 		}, "no such thing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -172,19 +172,8 @@ func TestRefuseWhatIsNoPlaceForATree(t *testing.T) {
 // A generation that the verifier refuses costs nothing.
 func TestRefuseByVerifier(t *testing.T) {
 	b := newBed(t)
-	plane := tinyPlane(_TinyBytes)
-	configure := plane.Configure
-	plane.Configure = func(spec *ebpf.CollectionSpec, generation uint16) error {
-		if generation == 2 {
-			spec.Programs["tiny_tcx"].Instructions = asm.Instructions{asm.Return()} // what nobody wrote
-		}
-		return configure(spec, generation)
-	}
-	s, err := Open(t.Context(), plane, b.options())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := b.open(t, _TinyBytes)
+	s.object.spec.Programs["tiny_tcx"].Instructions = asm.Instructions{asm.Return()} // what nobody wrote
 	before := snapshot(t, b.dir)
 	var verifier *ebpf.VerifierError
 	if err := s.Load(t.Context(), 2); !errors.As(err, &verifier) || !strings.Contains(err.Error(), "tiny_tcx") {

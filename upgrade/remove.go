@@ -170,6 +170,13 @@ func (r *removal) generation(path string) error {
 	if err := removePins[*ebpf.Map](r, path+"/maps"); err != nil {
 		return err
 	}
+	release := join(path, pathRelease)
+	if m, err := openPin[*ebpf.Map](r.tree, release); err == nil {
+		m.Close()
+		if err := r.unpin(release); err != nil {
+			return err
+		}
+	}
 	for _, dir := range []string{path + "/progs", path + "/maps"} {
 		if err := r.rmdir(dir); err != nil {
 			return err

@@ -123,6 +123,9 @@ func (v *view) wire(common func(name string) bool) (wiring, []Damage, error) {
 	}
 	for _, n := range sortedKeys(v.generations) {
 		g := v.generations[n]
+		if g.Role() != RolePlain {
+			continue // its programs hold maps of two layouts, which may have one name
+		}
 		for _, name := range sortedKeys(g.Programs) {
 			path := generationPath(n)
 			if err := follow(g.Programs[name], join(path, "progs", name), join(path, "maps")); err != nil {

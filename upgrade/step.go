@@ -30,6 +30,11 @@ const (
 	StepUnpin
 	StepRemoveDirectory
 	StepLinkCurrent
+	StepPinRelease
+	StepTell
+	StepSettle
+	StepCopy
+	StepReap
 )
 
 var stepNames = [...]string{
@@ -53,6 +58,11 @@ var stepNames = [...]string{
 	StepUnpin:           "unpin",
 	StepRemoveDirectory: "remove-directory",
 	StepLinkCurrent:     "link-current",
+	StepPinRelease:      "pin-release",
+	StepTell:            "tell-history",
+	StepSettle:          "settle-entries",
+	StepCopy:            "copy-entries",
+	StepReap:            "reap-tombstones",
 }
 
 // Steps lists every step there is.

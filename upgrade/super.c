@@ -17,6 +17,7 @@ enum super_op {
 	SUPER_SWAP_PHASE,    /* phase: expect -> store */
 	SUPER_RECORD,	     /* digests[place] = digest, if the epoch is that of expect */
 	SUPER_LOG,	     /* append step, if the epoch is that of expect */
+	SUPER_TELL,	     /* append event, likewise */
 };
 
 struct super_request {
@@ -26,12 +27,14 @@ struct super_request {
 	__u64 store; /* for SUPER_LOG the generation */
 	__u64 found; /* out: the word or phase as it was before; equal to expect if the change was made */
 	__u8 digest[32];
+	struct super_event event; /* for SUPER_TELL; the epoch is filled in */
 };
 
 /* Names what must reach BTF, and so Go, though no map or program has it in its type. */
 const struct exported {
 	struct super_request request;
 	enum super_op op;
+	struct super_event event;
 	enum super_magic magic;
 	enum word_layout layout;
 } *exported __attribute__((unused));
@@ -45,6 +48,15 @@ static __always_inline void super_log(struct super_block *s, struct super_reques
 	step->epoch = word_epoch(change->expect);
 	step->generation = change->store;
 	step->step = change->place;
+}
+
+static __always_inline void super_tell(struct super_block *s, struct super_request *change)
+{
+	__u64 next = s->events & (SUPER_EVENTS - 1);
+
+	s->history[next] = change->event;
+	s->history[next].epoch = word_epoch(change->expect);
+	__sync_fetch_and_add(&s->events, 1);
 }
 
 /*
@@ -75,6 +87,8 @@ int super_change(struct super_request *change)
 		__builtin_memcpy(s->digests[change->place & (WORD_LIVE - 1)], change->digest, 32);
 	else if (change->op == SUPER_LOG)
 		super_log(s, change);
+	else if (change->op == SUPER_TELL)
+		super_tell(s, change);
 	else
 		return -1;
 	change->found = change->expect;

@@ -28,15 +28,29 @@ type superSuperBlock struct {
 		Generation uint16
 		Step       uint32
 	}
-	Reserved [2912]uint8
+	Events   uint64
+	History  [16]superSuperEvent
+	Reserved [88]uint8
+}
+
+type superSuperEvent struct {
+	_      structs.HostLayout
+	When   uint64
+	Epoch  uint16
+	From   uint16
+	To     uint16
+	Kind   uint16
+	Digest [16]uint8
+	Text   [144]uint8
 }
 
 type superSuperMagic uint32
 
 const (
-	superSuperMagicSUPER_MAGIC superSuperMagic = 1801807212
-	superSuperMagicSUPER_ABI   superSuperMagic = 1
-	superSuperMagicSUPER_STEPS superSuperMagic = 64
+	superSuperMagicSUPER_MAGIC  superSuperMagic = 1801807212
+	superSuperMagicSUPER_ABI    superSuperMagic = 1
+	superSuperMagicSUPER_STEPS  superSuperMagic = 64
+	superSuperMagicSUPER_EVENTS superSuperMagic = 16
 )
 
 type superSuperOp uint32
@@ -46,6 +60,7 @@ const (
 	superSuperOpSUPER_SWAP_PHASE superSuperOp = 2
 	superSuperOpSUPER_RECORD     superSuperOp = 3
 	superSuperOpSUPER_LOG        superSuperOp = 4
+	superSuperOpSUPER_TELL       superSuperOp = 5
 )
 
 type superSuperRequest struct {
@@ -56,6 +71,7 @@ type superSuperRequest struct {
 	Store  uint64
 	Found  uint64
 	Digest [32]uint8
+	Event  superSuperEvent
 }
 
 type superWordLayout uint32

@@ -34,12 +34,13 @@ func tinyPlane(object []byte) DataPlane {
 		Private:   []string{"tiny_counts"},
 		Programs:  []string{"tiny_rule"},
 		Configure: configureTiny(false),
+		Number:    "config.generation",
 	}
 }
 
-func configureTiny(ignoreStamp bool) func(*ebpf.CollectionSpec, uint16) error {
-	return func(spec *ebpf.CollectionSpec, generation uint16) error {
-		config := struct{ Generation, IgnoreStamp uint16 }{Generation: generation}
+func configureTiny(ignoreStamp bool) func(*ebpf.CollectionSpec) error {
+	return func(spec *ebpf.CollectionSpec) error {
+		config := struct{ Generation, IgnoreStamp uint16 }{}
 		if ignoreStamp {
 			config.IgnoreStamp = 1
 		}

@@ -28,6 +28,7 @@ const (
 	pathPods    = "links/pods"
 	pathGen     = "gen"
 	pathCurrent = "current"
+	pathRelease = "release" // below a generation
 
 	suffixNew  = "_new"  // not reachable yet
 	suffixDead = "_dead" // not reachable any more
@@ -41,6 +42,8 @@ func building(name string) bool {
 }
 
 func generationPath(n uint16) string { return pathGen + "/" + strconv.Itoa(int(n)) }
+
+func releasePath(n uint16) string { return generationPath(n) + "/" + pathRelease }
 
 // generationOf reads the number of a directory under gen/, whatever state it is in.
 func generationOf(name string) (uint16, bool) {

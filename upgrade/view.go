@@ -17,15 +17,46 @@ type Generation struct {
 	Number   uint16
 	Maps     map[string]*ebpf.Map     // those shared with other generations, and its own
 	Programs map[string]*ebpf.Program // main programs of hooks, and the further ones
+
+	record *record   // what it was loaded from; nil where a release did so that kept none
+	text   *ebpf.Map // the same, where it is still to be pinned
 }
 
 func newGeneration(n uint16) *Generation {
-	return &Generation{n, make(map[string]*ebpf.Map), make(map[string]*ebpf.Program)}
+	return &Generation{Number: n, Maps: make(map[string]*ebpf.Map), Programs: make(map[string]*ebpf.Program)}
+}
+
+// Role says what the generation is for.
+func (g *Generation) Role() Role {
+	if g.record == nil {
+		return RolePlain
+	}
+	return g.record.Role
+}
+
+// Release is what the generation was loaded from, nil where that was not kept.
+func (g *Generation) Release() *Release {
+	if g.record == nil {
+		return nil
+	}
+	return &g.record.Release
+}
+
+// main is the program of a generation at a hook, nil if it has none: its own, or one that lets everything pass where
+// its release does not have the hook.
+func (g *Generation) main(h Hook) *ebpf.Program {
+	if p := g.Programs[passName(h.Name)]; p != nil {
+		return p
+	}
+	return g.Programs[h.Program]
 }
 
 func (g *Generation) close() {
 	closeAll(g.Maps)
 	closeAll(g.Programs)
+	if g.text != nil {
+		g.text.Close()
+	}
 }
 
 // view is everything that was pinned in a tree when it was read. It owns the descriptors. Reading writes nothing and

@@ -104,14 +104,16 @@ func after(n uint16) uint16 {
 
 // Phase is the second word of super. From the high bits to the low ones
 //
-//	epoch:16 | reserved:20 | last:12 | state:16
+//	epoch:16 | reserved:8 | previous:12 | last:12 | state:16
 //
-// Last is the highest number ever given to a generation, so that no number is given twice before they come round.
+// Last is the number given to a generation last, so that none is given twice before they come round. Previous is the
+// generation that a rollback would serve, 0 for none.
 type Phase uint64
 
 // What the owner of a tree is in the middle of. Stored, so the values never change.
 const (
 	phaseIdle     = 0
+	phaseMoving   = 1  // entries move from one layout to another, or a frozen map is replaced; whoever comes next goes on
 	phaseRemoving = 15 // an uninstall was started; whoever comes next finishes it
 )
 
@@ -121,17 +123,23 @@ func (p Phase) Epoch() uint16 { return uint16(p >> 48) }
 // Last is the number given away last, 0 for none.
 func (p Phase) Last() uint16 { return uint16(p>>16) & mask }
 
+// Previous is the generation that a rollback would serve, 0 for none.
+func (p Phase) Previous() uint16 { return uint16(p>>28) & mask }
+
 func (p Phase) state() uint16 { return uint16(p) }
 
 func (p Phase) withEpoch(epoch uint16) Phase { return p&^(0xffff<<48) | Phase(epoch)<<48 }
 func (p Phase) withLast(n uint16) Phase      { return p&^(0xfff<<16) | Phase(n&mask)<<16 }
 func (p Phase) withState(s uint16) Phase     { return p&^0xffff | Phase(s) }
+func (p Phase) withPrevious(n uint16) Phase  { return p&^(0xfff<<28) | Phase(n&mask)<<28 }
 
 // String names the state.
 func (p Phase) String() string {
 	switch p.state() {
 	case phaseIdle:
 		return "idle"
+	case phaseMoving:
+		return "moving"
 	case phaseRemoving:
 		return "removing"
 	}

@@ -24,6 +24,17 @@ enum super_magic {
 	SUPER_MAGIC = 0x6b65656c, /* "keel" */
 	SUPER_ABI = 1,
 	SUPER_STEPS = 64,
+	SUPER_EVENTS = 16,
+};
+
+/* What became of a generation, in words; a ring that outlives every agent. */
+struct super_event {
+	__u64 when; /* CLOCK_REALTIME, nanoseconds */
+	__u16 epoch;
+	__u16 from, to;	 /* generations that served before and after */
+	__u16 kind;	 /* enum of user space: see Kind in history.go */
+	__u8 digest[16]; /* the first bytes of that of the generation that the event is about */
+	__u8 text[144];	 /* UTF-8, zero-filled */
 };
 
 /* A named step that an owner of the pinned state took; the log is a ring, so that a post-mortem can read it. */
@@ -39,11 +50,13 @@ struct super_block {
 	__u32 magic;
 	__u32 abi;
 	__u64 word;
-	__u64 phase;		     /* epoch:16 | reserved:32 | phase:16 */
+	__u64 phase;		     /* epoch:16 | reserved:8 | previous:12 | last:12 | phase:16 */
 	__u64 steps;		     /* how many were ever logged; the next goes to steps % SUPER_STEPS */
 	__u8 digests[WORD_LIVE][32]; /* SHA-256 of what a live generation was loaded from, at its number % 4 */
 	struct super_step log[SUPER_STEPS];
-	__u8 reserved[2912];
+	__u64 events; /* how many there ever were; the next goes to events % SUPER_EVENTS */
+	struct super_event history[SUPER_EVENTS];
+	__u8 reserved[88];
 };
 
 _Static_assert(sizeof(struct super_block) == 4096, "a page, so that it can be mapped");

@@ -5,7 +5,9 @@
 package plane
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -17,11 +19,15 @@ import (
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
+// Label is what people call the release of this binary; main sets it.
+var Label string
+
 // Of returns the data plane of this release, with maps of these sizes by name. Hooks that the kernel does not have are
 // left out; sk_msg is the only one that may be missing.
 func Of(sizes map[string]uint32) upgrade.DataPlane {
 	p := upgrade.DataPlane{
-		Object: bpf.Object(), Private: bpf.Private(), Programs: bpf.Standalone(), Configure: bpf.Configure, Sizes: sizes,
+		Label: Label, Object: bpf.Object(), Private: bpf.Private(), Programs: bpf.Standalone(), Sizes: sizes,
+		Configure: func(spec *ebpf.CollectionSpec) error { return bpf.Configure(spec, 0) }, Number: bpf.Number,
 		// upgrade makes super itself.
 		Frozen: slices.DeleteFunc(bpf.Frozen(), func(name string) bool { return name == bpf.MeshMapSuper }),
 	}
@@ -36,6 +42,24 @@ func Of(sizes map[string]uint32) upgrade.DataPlane {
 		p.Hooks = append(p.Hooks, hook)
 	}
 	return p
+}
+
+// OfObject returns the data plane of another object, whose maps and programs play the parts that they play in this
+// release's. Hooks, programs and maps that it does not have are left out.
+func OfObject(object []byte, sizes map[string]uint32) (upgrade.DataPlane, error) {
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return upgrade.DataPlane{}, fmt.Errorf("read object: %w", err)
+	}
+	p := Of(maps.Clone(sizes))
+	p.Object = object
+	noMap := func(name string) bool { return spec.Maps[name] == nil }
+	p.Frozen = slices.DeleteFunc(slices.Clone(p.Frozen), noMap)
+	p.Private = slices.DeleteFunc(slices.Clone(p.Private), noMap)
+	p.Programs = slices.DeleteFunc(slices.Clone(p.Programs), func(name string) bool { return spec.Programs[name] == nil })
+	p.Hooks = slices.DeleteFunc(slices.Clone(p.Hooks), func(h upgrade.Hook) bool { return spec.Programs[h.Entry] == nil })
+	maps.DeleteFunc(p.Sizes, func(name string, _ uint32) bool { return spec.Maps[name] == nil })
+	return p, nil
 }
 
 func where(t bpf.Target) upgrade.Where {
