@@ -8,8 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
@@ -22,7 +25,7 @@ import (
 )
 
 func newAgentCommand(e command.Env) *cobra.Command {
-	o := agent.Options{Sizes: bpf.DefaultSizes()}
+	o := agent.Options{Sizes: bpf.DefaultSizes(), OnStart: agent.OnStartUpgrade}
 	level, format, sourceCheck := "info", "text", true
 	c := &cobra.Command{
 		Use:   "agent --node NAME --source PATH",
@@ -46,6 +49,9 @@ address of the metrics.`,
 			}
 			if err := cleanSources(o.Sources); err != nil {
 				return command.Usage(c, err)
+			}
+			if !slices.Contains(onStart, o.OnStart) {
+				return command.Usage(c, fmt.Errorf("--on-start %q: %s are known", o.OnStart, strings.Join(onStart, ", ")))
 			}
 			log, err := newLog(e.Stderr, level, format)
 			if err != nil {
@@ -74,6 +80,8 @@ address of the metrics.`,
 	return c
 }
 
+var onStart = []string{agent.OnStartUpgrade, agent.OnStartAdopt, agent.OnStartRefuse}
+
 func agentFlags(c *cobra.Command, o *agent.Options) {
 	f := c.Flags()
 	f.StringVar(&o.Node, "node", "", "name of this node, as its Node and Pod manifests have it")
@@ -89,7 +97,12 @@ func agentFlags(c *cobra.Command, o *agent.Options) {
 		"to be in the mesh")
 	f.StringVar(&o.RunDir, "run-dir", cni.DefaultRunDir, "where the CNI plugin leaves its records of pods")
 	f.BoolVar(&o.TakeOver, "take-over", false, "kill the agent that is running, if one is, and go on from where it was")
-	s := &o.Sizes
+	f.StringVar(&o.OnStart, "on-start", o.OnStart, "if another release serves, or other sizes: upgrade to this one, adopt what "+
+		"serves, or refuse to start")
+	sizeFlags(f, &o.Sizes)
+}
+
+func sizeFlags(f *pflag.FlagSet, s *bpf.Sizes) {
 	f.Uint32Var(&s.Services, "max-services", s.Services, "room for service ports: one per address, port and protocol")
 	f.Uint32Var(&s.Endpoints, "max-endpoints", s.Endpoints, "room for endpoints, counted for each port they are behind")
 	f.Uint32Var(&s.Workloads, "max-workloads", s.Workloads, "room for enrolled pods")

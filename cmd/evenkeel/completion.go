@@ -13,7 +13,7 @@ import (
 func complete(c *cobra.Command) {
 	for flag, values := range map[string][]string{
 		"output": {"table", "json"}, "format": graph.Formats(), "log-level": {"debug", "info", "warn", "error"},
-		"log-format": {"text", "json"}, "batch": {"-"},
+		"log-format": {"text", "json"}, "on-start": onStart, "batch": {"-"},
 	} {
 		if c.Flags().Lookup(flag) != nil {
 			mustComplete(c, flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))

@@ -15,13 +15,15 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
 	"github.com/evenkeel/evenkeel/engine/enrol"
 	"github.com/evenkeel/evenkeel/netsim"
+	"github.com/evenkeel/evenkeel/upgrade"
 )
 
 // documents are all that -o json prints, empty.
 func documents() []any {
 	return []any{
 		report.Status{}, report.Services{}, report.Endpoints{}, report.Workloads{}, report.Flows{}, report.Names{},
-		report.Explanation{}, doctor.Report{}, versionDocument{}, exerciseDocument{}, labList{}, netsim.Info{}, answer{},
+		report.Explanation{}, doctor.Report{}, versionDocument{}, exerciseDocument{},
+		planDocument{Plan: &upgrade.Plan{}}, applyDocument{}, upgradeStatusDocument{}, historyDocument{}, verifyDocument{}, labList{}, netsim.Info{}, answer{},
 	}
 }
 

@@ -20,20 +20,11 @@ import (
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
-// newUpgradeCommand is hidden as long as it has only what tests use.
-func newUpgradeCommand(e command.Env) *cobra.Command {
-	c := &cobra.Command{
-		Use: "upgrade", Short: "Change the generation that serves", Hidden: true,
-	}
-	c.AddCommand(newExerciseCommand(e))
-	return command.Group(c)
-}
-
 func newExerciseCommand(e command.Env) *cobra.Command {
 	x := exercise{}
 	var o command.Output
 	c := &cobra.Command{
-		Use:   "exercise",
+		Use: "exercise", Hidden: true,
 		Short: "Serve by one generation and by another in turn, under traffic",
 		Long: `Load the release that serves once more, as another generation, and let the two serve in turn. Every connection stays
 with the generation that it began with; a connection that does not is counted, and makes this command exit 1. In the end

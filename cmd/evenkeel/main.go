@@ -9,12 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
 
 func main() { os.Exit(command.Main(newRootCommand)) }
 
 func newRootCommand(e command.Env) *cobra.Command {
+	plane.Label = releaseName()
 	root := command.Root(e, &cobra.Command{
 		Use:     "evenkeel",
 		Short:   "A service mesh data plane in the kernel that can be replaced while it carries traffic",

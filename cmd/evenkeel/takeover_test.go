@@ -29,7 +29,7 @@ func TestTakeOverThatMustFail(t *testing.T) {
 		name, want string
 		flags      []string
 	}{
-		{"another layout", "--max", []string{"--max-services", "99"}},
+		{"another layout", "--max", []string{"--on-start", "adopt", "--max-services", "99"}},
 		{"a busy port", "--metrics", []string{"--metrics", "127.0.0.1:15091"}},
 		{"a port that is busy on one address", "--metrics", []string{"--metrics", ":15091"}},
 		{"a socket of another process", "--admin", []string{"--admin", theirs}},

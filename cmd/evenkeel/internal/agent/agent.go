@@ -35,6 +35,7 @@ type Options struct {
 	Admin    string   // path of the socket that answers questions
 	Metrics  string   // address:port of the metrics, empty for none
 	TakeOver bool     // kill the agent that is running
+	OnStart  string   // what to do if another release serves: OnStartUpgrade, OnStartAdopt or OnStartRefuse
 	Sizes    bpf.Sizes
 	// SourceCheck is whether sources of all enrolled pods are checked; nil leaves each as it was enrolled.
 	SourceCheck *bool
@@ -45,6 +46,24 @@ type Options struct {
 	Release          string // of this binary, for people
 	Notify           string // socket of sd_notify(3), empty for none
 	Log              *slog.Logger
+}
+
+// What an agent does if another release, or another size, serves than its own.
+const (
+	OnStartUpgrade = "upgrade" // make its own serve
+	OnStartAdopt   = "adopt"   // go on with what serves, if its maps are the same
+	OnStartRefuse  = "refuse"  // end
+)
+
+// accept is the same in terms of package upgrade.
+func (o *Options) accept() upgrade.Accept {
+	switch o.OnStart {
+	case OnStartAdopt:
+		return upgrade.AcceptLayout
+	case OnStartRefuse:
+		return upgrade.AcceptRelease
+	}
+	return upgrade.AcceptUpgrade
 }
 
 // agent is one that has taken the data plane over.
@@ -84,12 +103,15 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}
 	a.store, err = upgrade.Open(ctx, plane.Of(o.Sizes.MaxEntries()), upgrade.Options{
-		Dir: o.Dir, Cgroup: o.Cgroup, TakeOver: incumbent, Log: o.Log,
+		Dir: o.Dir, Cgroup: o.Cgroup, TakeOver: incumbent, Log: o.Log, Accept: o.accept(),
 	})
 	if err != nil {
 		return explain(err)
 	}
 	defer func() { err = errors.Join(err, a.store.Close()) }()
+	if err := a.upgrade(ctx); err != nil {
+		return explain(err)
+	}
 	if err := a.compose(ctx); err != nil {
 		return err
 	}
@@ -101,6 +123,24 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	o.Log.Info("agent ends, the data plane serves on")
+	return nil
+}
+
+// upgrade makes this release serve, where another does. A release that was rolled back is not tried again by itself: the
+// agent goes on with what serves, as far as it knows the maps of that.
+func (a *agent) upgrade(ctx context.Context) error {
+	if !a.store.Differs() || a.OnStart == OnStartAdopt || a.OnStart == OnStartRefuse {
+		return nil
+	}
+	if a.store.Fate() == upgrade.KindRollback {
+		a.Log.Warn("this release was rolled back, so another goes on: 'evenkeel upgrade apply' tries it again")
+		return nil
+	}
+	plan, err := a.store.Upgrade(ctx, upgrade.UpgradeOptions{})
+	if err != nil {
+		return err
+	}
+	a.Log.Info("upgraded", "from", plan.From.Generation, "to", a.store.Word().Serve(), "move", plan.Move)
 	return nil
 }
 

@@ -74,6 +74,11 @@ type Word struct {
 	Phase  string `json:"phase"`
 }
 
+// WordOf is the word of what was seen of the pins.
+func WordOf(s *upgrade.State) Word {
+	return Word{s.Epoch, s.Floor, s.Serve, s.Canary, s.Share, s.Last, s.Phase}
+}
+
 // Hook is a place in the kernel with what is attached there. Misses counts how often its slot was found empty.
 type Hook struct {
 	upgrade.HookState
@@ -111,7 +116,7 @@ func Collect(dir string, v *View) (*Status, error) {
 	}
 	s := &Status{
 		Version: Version, Dir: dir, Others: state.Others, Damages: state.Damages, Steps: state.Steps,
-		Word: Word{state.Epoch, state.Floor, state.Serve, state.Canary, state.Share, state.Last, state.Phase},
+		Word: WordOf(state),
 	}
 	if state.Holder != nil {
 		s.Agent = Agent{Running: true, PID: state.Holder.PID, Command: state.Holder.Command}
