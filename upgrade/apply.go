@@ -16,8 +16,8 @@ import (
 	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
 
-// UpgradeOptions say how to upgrade.
-type UpgradeOptions struct {
+// Attempt says how to upgrade, or to go back.
+type Attempt struct {
 	Progress func(Progress) // called between steps and while entries move; may be nil
 	Canary   *Canary        // give it to a share of new connections first; nil to give it to all at once
 }
@@ -30,7 +30,7 @@ type Progress struct {
 	Total uint64
 }
 
-func (o *UpgradeOptions) say(p Progress) {
+func (o *Attempt) say(p Progress) {
 	if o.Progress != nil {
 		o.Progress(p)
 	}
@@ -40,7 +40,7 @@ func (o *UpgradeOptions) say(p Progress) {
 // before the new generation is pinned as a whole and verified: a [RefusedError] or any other error from before has cost
 // nothing. Connections go on: on the old generation if no layout changes, else on the new one. It goes back by
 // [Store.Rollback]. The caller writes no map meanwhile, and takes maps and programs anew afterwards.
-func (s *Store) Upgrade(ctx context.Context, o UpgradeOptions) (*Plan, error) {
+func (s *Store) Upgrade(ctx context.Context, o Attempt) (*Plan, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, err := s.view.plan(s.object, s.release)
@@ -60,7 +60,7 @@ func (s *Store) Upgrade(ctx context.Context, o UpgradeOptions) (*Plan, error) {
 	return p, nil
 }
 
-func (s *Store) upgrade(ctx context.Context, p *Plan, o *UpgradeOptions) error {
+func (s *Store) upgrade(ctx context.Context, p *Plan, o *Attempt) error {
 	if err := s.release.try(ctx); err != nil {
 		return fmt.Errorf("the release was refused, what serves goes on untouched: %w", err)
 	}
@@ -594,6 +594,22 @@ func (o *object) try(ctx context.Context) error {
 	}
 	if err := o.Trial(ctx, loaded); err != nil {
 		return fmt.Errorf("trial: %w", err)
+	}
+	return nil
+}
+
+// retireAll retires whatever no connection runs, what a rollback would serve included.
+func (s *Store) retireAll(ctx context.Context) error {
+	word := s.Word()
+	if err := s.store(word, word.WithFloor(word.Serve()).WithCanary(0, 0)); err != nil {
+		return err
+	}
+	for _, n := range sortedKeys(s.view.generations) {
+		if n != word.Serve() {
+			if err := s.retire(ctx, n); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

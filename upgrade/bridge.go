@@ -53,7 +53,7 @@ func standIns(pairs []mapPair, source map[string]*ebpf.Map) map[string]*ebpf.Map
 }
 
 // upgradeByBridge builds the bridge, the release and the way back, and serves the bridge; then entries move behind it.
-func (s *Store) upgradeByBridge(ctx context.Context, p *Plan, o *UpgradeOptions, from *Generation, numbers []uint16) error {
+func (s *Store) upgradeByBridge(ctx context.Context, p *Plan, o *Attempt, from *Generation, numbers []uint16) error {
 	pairs := p.pairs()
 	bridge, err := bridgeObject(s.release, s.object, pairs, RoleBridge, numbers[1], from.Number)
 	if err != nil {
@@ -165,7 +165,7 @@ const bridgeMap = "bridge"
 
 // advance brings a bridge that serves to its end: entries move, then the release itself serves. It can be begun again at
 // any point, by any release.
-func (s *Store) advance(ctx context.Context, o *UpgradeOptions) error {
+func (s *Store) advance(ctx context.Context, o *Attempt) error {
 	b := s.view.generations[s.Word().Serve()]
 	if b.Role() == RolePlain {
 		return s.finish(ctx)
@@ -277,7 +277,7 @@ func (s *Store) migrations(b, target *Generation) ([]*migrate.Migration, error) 
 }
 
 // move copies the entries of one map and compares.
-func (s *Store) move(ctx context.Context, m *migrate.Migration, o *UpgradeOptions) error {
+func (s *Store) move(ctx context.Context, m *migrate.Migration, o *Attempt) error {
 	total, err := countEntries(m.Source)
 	if err != nil {
 		return err

@@ -10,6 +10,6 @@ import (
 // Canary says how a release is tried by a share of the new connections.
 type Canary struct{}
 
-func (s *Store) runCanary(context.Context, *Generation, *UpgradeOptions) error {
+func (s *Store) runCanary(context.Context, *Generation, *Attempt) error {
 	return errors.New("canary: not yet")
 }

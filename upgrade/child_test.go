@@ -69,6 +69,8 @@ func (j job) run(ctx context.Context) error {
 		if err := attachNew(ctx, w.Pods); err != nil {
 			return err
 		}
+	case "up", "back", "adopt1", "adopt2":
+		return j.cross(ctx, o, &steps)
 	case "uninstall":
 		if err := Uninstall(ctx, o); err != nil {
 			return err
@@ -87,6 +89,32 @@ func (j job) run(ctx context.Context) error {
 	}
 	fmt.Fprintln(os.Stdout, "done", steps)
 	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// cross goes from one schema to another, or takes over whatever is there.
+func (j job) cross(ctx context.Context, o Options, steps *int) error {
+	object := _TinyState2Bytes
+	if j.Do == "adopt1" {
+		object = _TinyState1Bytes
+	}
+	o.Accept = AcceptAny
+	s, err := Open(ctx, tinyPlane(object), o)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	switch j.Do {
+	case "up":
+		_, err = s.Upgrade(ctx, Attempt{})
+	case "back":
+		err = s.Rollback(ctx, Attempt{}, "test")
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stdout, "done", *steps)
+	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
 

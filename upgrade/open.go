@@ -236,7 +236,7 @@ func (s *Store) settle(ctx context.Context, id uint64) error {
 		return err
 	}
 	s.log.Warn("going on with a move that was cut short", "word", s.Word())
-	if err := s.advance(ctx, &UpgradeOptions{}); err != nil {
+	if err := s.advance(ctx, &Attempt{}); err != nil {
 		return err
 	}
 	basis, err := v.basis(s.release, s.accept)

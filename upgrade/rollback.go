@@ -15,7 +15,7 @@ var ErrNoPrevious = errors.New("there is no generation to go back to: either non
 // and keeps all state. Where the layout had changed the programs of the release before serve at once, reading what the
 // other wrote, and the copy back follows before Rollback returns. The reason goes to the history. It returns
 // [ErrNoPrevious].
-func (s *Store) Rollback(ctx context.Context, o UpgradeOptions, reason string) error {
+func (s *Store) Rollback(ctx context.Context, o Attempt, reason string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.rollback(ctx, &o, reason); err != nil {
@@ -24,7 +24,7 @@ func (s *Store) Rollback(ctx context.Context, o UpgradeOptions, reason string) e
 	return nil
 }
 
-func (s *Store) rollback(ctx context.Context, o *UpgradeOptions, reason string) error {
+func (s *Store) rollback(ctx context.Context, o *Attempt, reason string) error {
 	word, phase := s.Word(), s.view.super.phase()
 	to, from := s.view.generations[phase.Previous()], s.view.generations[word.Serve()]
 	if to == nil || to == from {

@@ -31,7 +31,8 @@ const (
 	tinyTinyTotalTINY_EVENTS tinyTinyTotal = 0
 	tinyTinyTotalTINY_MIXED  tinyTinyTotal = 1
 	tinyTinyTotalTINY_MISSED tinyTinyTotal = 2
-	tinyTinyTotalTINY_TOTALS tinyTinyTotal = 3
+	tinyTinyTotalTINY_HITS   tinyTinyTotal = 3
+	tinyTinyTotalTINY_TOTALS tinyTinyTotal = 4
 )
 
 // Names of all BPF objects in the ELF.

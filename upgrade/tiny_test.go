@@ -19,6 +19,8 @@ import (
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test tinyReordered testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -DREORDERED
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test tinyOther testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -DOTHER
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test tinyExtra testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -DEXTRA
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test tinyState1 testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unused-function -DSCHEMA=1
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test tinyState2 testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unused-function -DSCHEMA=2
 
 func tinyPlane(object []byte) DataPlane {
 	return DataPlane{

@@ -25,7 +25,7 @@ func (b bed) openAny(t *testing.T, plane DataPlane) *Store {
 
 func mustUpgrade(t *testing.T, s *Store) *Plan {
 	t.Helper()
-	p, err := s.Upgrade(t.Context(), UpgradeOptions{})
+	p, err := s.Upgrade(t.Context(), Attempt{})
 	if err != nil {
 		t.Fatalf("upgrade: %v", err)
 	}
@@ -52,18 +52,18 @@ func TestUpgradeAndRollback(t *testing.T) {
 			t.Errorf("it does not serve: %v", s.Word())
 		}
 		b.sound(t)
-		if again, err := s.Upgrade(t.Context(), UpgradeOptions{}); err != nil || !again.Same {
+		if again, err := s.Upgrade(t.Context(), Attempt{}); err != nil || !again.Same {
 			t.Errorf("a second upgrade: %+v, %v", again, err)
 		}
 		s.Close()
 		s = b.openAny(t, tinyPlane(_TinyOtherBytes))
-		if err := s.Rollback(t.Context(), UpgradeOptions{}, fmt.Sprint("round ", round)); err != nil {
+		if err := s.Rollback(t.Context(), Attempt{}, fmt.Sprint("round ", round)); err != nil {
 			t.Fatal(err)
 		}
 		if !s.Differs() || s.Word().Serve() != old {
 			t.Errorf("round %d: after going back: %v, differs %v", round, s.Word(), s.Differs())
 		}
-		if err := s.Rollback(t.Context(), UpgradeOptions{}, "again"); !errors.Is(err, ErrNoPrevious) {
+		if err := s.Rollback(t.Context(), Attempt{}, "again"); !errors.Is(err, ErrNoPrevious) {
 			t.Errorf("going back twice: %v", err)
 		}
 		b.sound(t)
@@ -94,7 +94,7 @@ func TestUpgradeResizes(t *testing.T) {
 	s = b.openAny(t, plane)
 	before := snapshot(t, b.dir)
 	var refused *RefusedError
-	if _, err := s.Upgrade(t.Context(), UpgradeOptions{}); !errors.As(err, &refused) {
+	if _, err := s.Upgrade(t.Context(), Attempt{}); !errors.As(err, &refused) {
 		t.Errorf("50 entries into 40: %v", err)
 	}
 	if diff := cmp.Diff(before, snapshot(t, b.dir)); diff != "" {
@@ -171,7 +171,7 @@ func TestReorderIsRefused(t *testing.T) {
 	s := b.openAny(t, tinyPlane(_TinyReorderedBytes))
 	before := snapshot(t, b.dir)
 	var refused *RefusedError
-	if _, err := s.Upgrade(t.Context(), UpgradeOptions{}); !errors.As(err, &refused) || refused.Changes[0].Name != "gen/1/maps/tiny_routes" {
+	if _, err := s.Upgrade(t.Context(), Attempt{}); !errors.As(err, &refused) || refused.Changes[0].Name != "gen/1/maps/tiny_routes" {
 		t.Errorf("not refused: %v", err)
 	}
 	if diff := cmp.Diff(before, snapshot(t, b.dir)); diff != "" {

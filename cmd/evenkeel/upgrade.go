@@ -316,7 +316,7 @@ func (u *upgrading) apply(c *cobra.Command, e command.Env) (_ *applyDocument, er
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	bar := newProgress(e.Stderr)
-	p, err := s.Upgrade(c.Context(), upgrade.UpgradeOptions{Progress: func(p upgrade.Progress) {
+	p, err := s.Upgrade(c.Context(), upgrade.Attempt{Progress: func(p upgrade.Progress) {
 		bar.show(stage(p), int(p.Done), int(p.Total))
 	}})
 	bar.clear()
@@ -359,7 +359,7 @@ keeps everything that either release has written. The release that was left is n
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
 			bar := newProgress(e.Stderr)
-			o := upgrade.UpgradeOptions{Progress: func(p upgrade.Progress) { bar.show(stage(p), int(p.Done), int(p.Total)) }}
+			o := upgrade.Attempt{Progress: func(p upgrade.Progress) { bar.show(stage(p), int(p.Done), int(p.Total)) }}
 			err = s.Rollback(c.Context(), o, reason)
 			bar.clear()
 			if err != nil {

@@ -4,7 +4,8 @@
 /*
  * A data plane that is just large enough to be upgraded: it stamps sockets at connect(), looks at the stamp again at
  * getpeername(), counts at an interface and in a namespace, and notices when a socket meets two generations. Compiled
- * with REORDERED, OTHER or EXTRA it is another release.
+ * with REORDERED, OTHER or EXTRA it is another release. With SCHEMA it has a map that its programs write, of that schema:
+ * how often each of 64 drawn keys was seen, which together is TINY_HITS.
  */
 #include "../word.h"
 
@@ -59,6 +60,7 @@ enum tiny_total {
 	TINY_EVENTS,
 	TINY_MIXED,  /* a socket met another generation than before */
 	TINY_MISSED, /* an empty slot */
+	TINY_HITS,   /* entries of tiny_flows together */
 	TINY_TOTALS,
 };
 
@@ -89,6 +91,56 @@ struct {
 struct {
 	MAP(BPF_MAP_TYPE_ARRAY, 1, __u32, __u64);
 } tiny_extra SEC(".maps");
+#endif
+
+#ifdef SCHEMA
+#include "../migrate/migrate.h"
+
+typedef struct {
+	__u64 hits;
+} flow1;
+
+typedef struct {
+	__u32 zone;
+	__u32 pad;
+	__u64 hits;
+} flow2;
+
+#if SCHEMA == 1
+#define FLOWS tiny_flows
+#else
+#define FLOWS tiny_flows_v2
+#endif
+#define FLOW STATE_JOIN(flow, SCHEMA)
+
+struct {
+	MAP(BPF_MAP_TYPE_HASH, 1024, __u32, FLOW);
+} FLOWS SEC(".maps");
+
+static __always_inline void STATE_JOIN(FLOWS, _merge)(FLOW *entry, const FLOW *then, const FLOW *now)
+{
+	__sync_fetch_and_add(&entry->hits, now->hits - then->hits);
+}
+
+#define STATE	    FLOWS
+#define STATE_KEY   __u32
+#define STATE_VALUE FLOW
+#include "../migrate/state.h"
+
+#if SCHEMA == 2
+SEC("step") int tiny_flows_v2_up(const __u32 *key, const flow1 *old, flow2 *new)
+{
+	new->hits = old->hits;
+	new->zone = 1;
+	return 0;
+}
+
+SEC("step") int tiny_flows_v2_down(const __u32 *key, const flow2 *new, flow1 *old)
+{
+	old->hits = new->hits;
+	return 0;
+}
+#endif
 #endif
 
 struct tiny_config {
@@ -181,6 +233,15 @@ static __always_inline void seen(void)
 	bpf_map_lookup_elem(&tiny_routes, &zero);
 #ifdef EXTRA
 	bpf_map_lookup_elem(&tiny_extra, &zero);
+#endif
+#ifdef SCHEMA
+	__u32 key = bpf_get_prandom_u32() % 64;
+	FLOW fresh = {}, *flow = STATE_JOIN(FLOWS, _add)(&key, &fresh);
+
+	if (flow) {
+		__sync_fetch_and_add(&flow->hits, 1);
+		total(TINY_HITS);
+	}
 #endif
 	total(TINY_EVENTS);
 }

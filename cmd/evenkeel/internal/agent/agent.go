@@ -136,7 +136,7 @@ func (a *agent) upgrade(ctx context.Context) error {
 		a.Log.Warn("this release was rolled back, so another goes on: 'evenkeel upgrade apply' tries it again")
 		return nil
 	}
-	plan, err := a.store.Upgrade(ctx, upgrade.UpgradeOptions{})
+	plan, err := a.store.Upgrade(ctx, upgrade.Attempt{})
 	if err != nil {
 		return err
 	}
