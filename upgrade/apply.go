@@ -50,6 +50,11 @@ func (s *Store) Upgrade(ctx context.Context, o Attempt) (*Plan, error) {
 	if len(p.Refusals) > 0 {
 		return p, &RefusedError{p.Refusals}
 	}
+	if s.busy {
+		return p, errors.New("an upgrade is under way")
+	}
+	s.busy = true
+	defer func() { s.busy = false }()
 	if o.Canary != nil && !p.Canary {
 		return p, errors.New("the layout of a shared map changes, so no share of the connections can try the release: " +
 			"upgrade one node without a canary, and the others when it has held")
@@ -95,7 +100,7 @@ func (s *Store) upgrade(ctx context.Context, p *Plan, o *Attempt) error {
 		return err
 	}
 	if o.Canary != nil {
-		if err := s.runCanary(ctx, g, o); err != nil {
+		if err := s.tryCanary(ctx, g, o); err != nil {
 			return err
 		}
 	}
@@ -108,6 +113,9 @@ func (s *Store) upgrade(ctx context.Context, p *Plan, o *Attempt) error {
 		return err
 	}
 	o.say(Progress{Doing: "serving"})
+	if err := s.holdServing(ctx, g, from, o); err != nil {
+		return err
+	}
 	if p.moves(ActionCopy) { // what the owner writes from now on the generation before would not see
 		return s.retire(ctx, from.Number)
 	}

@@ -60,6 +60,7 @@ type Store struct {
 	cgroup  string   // path of the one that cgroup hooks are attached to
 	inside  *os.File // the same, open; nil without cgroup hooks
 	accept  Accept
+	busy    bool // an upgrade is under way; it gives the lock back while a canary is held
 	same    bool // the release that serves is the caller's
 
 	mu sync.Mutex // held by everything that changes generations or the word
@@ -232,7 +233,10 @@ func (s *Store) settle(ctx context.Context, id uint64) error {
 	if now := s.Word(); now != word.WithEpoch(s.journal.epoch) {
 		return fmt.Errorf("adopt %s: it was changed while it was examined, start again: %w", v.tree, &StaleError{word, now})
 	}
-	if err := s.adopt(ctx, a, cgroup); err != nil || !moving {
+	if err := s.adopt(ctx, a, cgroup); err != nil {
+		return err
+	}
+	if err := s.endCanary(ctx); err != nil || !moving {
 		return err
 	}
 	s.log.Warn("going on with a move that was cut short", "word", s.Word())

@@ -18,6 +18,9 @@ var ErrNoPrevious = errors.New("there is no generation to go back to: either non
 func (s *Store) Rollback(ctx context.Context, o Attempt, reason string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.busy {
+		return errors.New("roll back: an upgrade is under way")
+	}
 	if err := s.rollback(ctx, &o, reason); err != nil {
 		return fmt.Errorf("roll back %s: %w", s.view.tree, err)
 	}
