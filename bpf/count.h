@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 #pragma once
 
-/* Everything that is counted, one counter each, per generation. What refuses traffic is a REFUSED_; there is no other. */
+/*
+ * Everything that is counted, one counter each, per generation. What refuses traffic is a REFUSED_; there is no other.
+ * New ones come last: a release reads the counters of the one before it, to compare the two.
+ */
 enum count {
 	COUNT_CONNECT,	     /* connect() to a service was given an endpoint */
 	COUNT_SEND,	     /* an unconnected UDP socket was given an endpoint of a service */
@@ -19,6 +22,8 @@ enum count {
 	REFUSED_NO_MEMORY,   /* no memory for the state of the socket or of its peer */
 	REFUSED_CHANGING,    /* the record of the service changed three times while it was read */
 	REFUSED_SOURCE,	     /* a packet left a workload with an address that is not its own */
+	COUNT_RESET,	     /* of COUNT_CLOSED, those that neither side had begun to close */
+	COUNT_HANDSHAKE_NS,  /* from connect() to the end of the handshake, all of COUNT_ESTABLISHED together */
 	COUNTS,
 };
 

@@ -159,11 +159,16 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-static __always_inline void count(enum count what)
+static __always_inline void count_more(enum count what, __u64 more)
 {
 	__u32 index = what;
 	__u64 *counter = bpf_map_lookup_elem(&counters, &index);
 
 	if (counter)
-		(*counter)++; /* per CPU, and no program of ours interrupts another on it */
+		*counter += more; /* per CPU, and no program of ours interrupts another on it */
+}
+
+static __always_inline void count(enum count what)
+{
+	count_more(what, 1);
 }

@@ -65,7 +65,9 @@ const (
 	MeshCountREFUSED_NO_MEMORY   MeshCount = 13
 	MeshCountREFUSED_CHANGING    MeshCount = 14
 	MeshCountREFUSED_SOURCE      MeshCount = 15
-	MeshCountCOUNTS              MeshCount = 16
+	MeshCountCOUNT_RESET         MeshCount = 16
+	MeshCountCOUNT_HANDSHAKE_NS  MeshCount = 17
+	MeshCountCOUNTS              MeshCount = 18
 )
 
 type MeshEndpoint struct {

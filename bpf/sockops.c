@@ -5,12 +5,13 @@
 #include "select.h"
 
 enum tcp_state {
+	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
 	TCP_SYN_RECV = 3,
 	TCP_CLOSE = 7,
 };
 
-static __always_inline void client_event(struct bpf_sock_ops *ctx)
+static __always_inline void client_event(struct bpf_sock_ops *ctx, const struct flow *flow)
 {
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
@@ -18,6 +19,7 @@ static __always_inline void client_event(struct bpf_sock_ops *ctx)
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		count(COUNT_ESTABLISHED);
+		count_more(COUNT_HANDSHAKE_NS, bpf_ktime_get_boot_ns() - flow->start);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ctx->args[1] != TCP_CLOSE)
@@ -26,6 +28,8 @@ static __always_inline void client_event(struct bpf_sock_ops *ctx)
 			count(COUNT_FAILED);
 		else
 			count(COUNT_CLOSED);
+		if (ctx->args[0] == TCP_ESTABLISHED)
+			count(COUNT_RESET);
 		break;
 	}
 }
@@ -36,7 +40,7 @@ int mesh_sock_ops(struct bpf_sock_ops *ctx)
 	struct flow *flow = flow_of(ctx->sk);
 
 	if (flow && flow->flags & FLOW_SERVICE)
-		client_event(ctx);
+		client_event(ctx, flow);
 	else if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
 		count(COUNT_ACCEPTED);
 	return PROCEED;

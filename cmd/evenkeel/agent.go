@@ -27,6 +27,7 @@ import (
 func newAgentCommand(e command.Env) *cobra.Command {
 	o := agent.Options{Sizes: bpf.DefaultSizes(), OnStart: agent.OnStartUpgrade}
 	level, format, sourceCheck := "info", "text", true
+	var y canarying
 	c := &cobra.Command{
 		Use:   "agent --node NAME --source PATH",
 		Short: "Run the node agent",
@@ -53,6 +54,10 @@ address of the metrics.`,
 			if !slices.Contains(onStart, o.OnStart) {
 				return command.Usage(c, fmt.Errorf("--on-start %q: %s are known", o.OnStart, strings.Join(onStart, ", ")))
 			}
+			var err error
+			if o.Canary, err = y.canary(c); err != nil {
+				return err
+			}
 			log, err := newLog(e.Stderr, level, format)
 			if err != nil {
 				return command.Usage(c, err)
@@ -77,6 +82,7 @@ address of the metrics.`,
 	c.Flags().StringVar(&level, "log-level", level, "least level that is logged: debug, info, warn, error")
 	c.Flags().StringVar(&format, "log-format", format, "form of the log: text or json")
 	agentFlags(c, &o)
+	y.flags(c)
 	return c
 }
 

@@ -37,6 +37,7 @@ type Options struct {
 	TakeOver bool     // kill the agent that is running
 	OnStart  string   // what to do if another release serves: OnStartUpgrade, OnStartAdopt or OnStartRefuse
 	Sizes    bpf.Sizes
+	Canary   *upgrade.Canary // try the release with a share of connections first, if it can be; may be nil
 	// SourceCheck is whether sources of all enrolled pods are checked; nil leaves each as it was enrolled.
 	SourceCheck *bool
 	// ByLabel is whether pods of this node are enrolled and withdrawn by the label evenkeel.io/mesh. StateDir and RunDir
@@ -74,6 +75,7 @@ type agent struct {
 	engine  *engine.Engine
 	sources []*file.Source
 	view    *report.View
+	trying  bool // a share of the connections is to try the release while the agent serves
 	// burst is told of work that has left much garbage behind.
 	burst chan struct{}
 	// stirred is told when the sources have said something of pods or namespaces; mesh is nil without ByLabel.
@@ -136,11 +138,39 @@ func (a *agent) upgrade(ctx context.Context) error {
 		a.Log.Warn("this release was rolled back, so another goes on: 'evenkeel upgrade apply' tries it again")
 		return nil
 	}
+	if a.Canary != nil {
+		plan, err := a.store.Plan()
+		if err != nil {
+			return err
+		}
+		if a.trying = plan.Canary; a.trying {
+			return nil // the agent serves meanwhile
+		}
+		a.Log.Warn("a layout changes, so no share of the connections can try this release: this node does as a whole")
+	}
 	plan, err := a.store.Upgrade(ctx, upgrade.Attempt{})
 	if err != nil {
 		return err
 	}
 	a.Log.Info("upgraded", "from", plan.From.Generation, "to", a.store.Word().Serve(), "move", plan.Move)
+	return nil
+}
+
+// try gives the release to a share of the connections, and to all if it does well. If not, the other goes on.
+func (a *agent) try(ctx context.Context) error {
+	if !a.trying {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.engine.Ready():
+	}
+	if _, err := a.store.Upgrade(ctx, upgrade.Attempt{Canary: a.Canary}); err != nil {
+		a.Log.Error("this release does not serve", "err", err)
+		return nil
+	}
+	a.Log.Info("upgraded", "to", a.store.Word().Serve())
 	return nil
 }
 
@@ -219,6 +249,7 @@ func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listen
 		group.Go(func() error { return metrics.Serve(ctx, metricsSocket, a.view, ready) })
 	}
 	group.Go(func() error { return a.tell(ctx) })
+	group.Go(func() error { return a.try(ctx) })
 	group.Go(func() error { return a.giveMemoryBack(ctx) })
 	return group.Wait()
 }

@@ -28,12 +28,17 @@ var countNames = [...]string{
 	bpf.MeshCountREFUSED_NO_MEMORY:   "refused_no_memory",
 	bpf.MeshCountREFUSED_CHANGING:    "refused_changing",
 	bpf.MeshCountREFUSED_SOURCE:      "refused_source",
+	bpf.MeshCountCOUNT_RESET:         "reset",
+	bpf.MeshCountCOUNT_HANDSHAKE_NS:  "handshake_ns",
 }
 
-// Counters reads the counters of a generation by name, summed over all CPUs.
+// Counters reads the counters of a generation by name, summed over all CPUs. One of an older release may lack some.
 func Counters(counters *ebpf.Map) (map[string]uint64, error) {
 	all := make(map[string]uint64, len(countNames))
 	for i, name := range countNames {
+		if uint32(i) >= counters.MaxEntries() {
+			continue
+		}
 		n, err := sum(counters, uint32(i))
 		if err != nil {
 			return nil, fmt.Errorf("read counter %s: %w", name, err)
