@@ -41,6 +41,17 @@ func (k Kind) String() string {
 // MarshalText makes JSON show the name.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// UnmarshalText reads a name.
+func (k *Kind) UnmarshalText(text []byte) error {
+	for i, name := range kindNames {
+		if name != "" && name == string(text) {
+			*k = Kind(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown kind of event %q", text)
+}
+
 // Event is one entry of the history, which is kept in super and so outlives every agent.
 type Event struct {
 	When   time.Time `json:"when"`
