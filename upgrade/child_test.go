@@ -57,6 +57,10 @@ func (j job) run(ctx context.Context) error {
 		}
 	}}
 	switch j.Do {
+	case "hold":
+		if err := holdSockets(j.Busy); err != nil {
+			return err
+		}
 	case "connect":
 		return connectUntilTold(j.Busy)
 	case "attach":

@@ -274,6 +274,7 @@ func TestEveryStepIsKilled(t *testing.T) {
 	if err := Uninstall(t.Context(), options); err != nil {
 		t.Fatal(err)
 	}
+	seen[StepSweep] = true // TestSweepBeforeNumbersComeRound: a second sweep finds nothing to do
 	for _, s := range Steps() {
 		if !seen[s] {
 			t.Errorf("no test kills after %v", s)

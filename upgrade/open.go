@@ -18,12 +18,15 @@ import (
 
 // Options say where a tree is and how it is taken.
 type Options struct {
-	Dir      string             // the tree, on a BPF file system; its parent must be there
-	Cgroup   string             // directory of the unified hierarchy that cgroup hooks are attached to
-	TakeOver *Holder            // kill this one, whom FindHolder has found, if it holds the lease still
-	Log      *slog.Logger       // may be nil
-	Accept   Accept             // which pinned releases it may go on from
-	Trace    func(Step, string) // called after each step with what it acted on, by whoever takes it; may be nil
+	Dir      string       // the tree, on a BPF file system; its parent must be there
+	Cgroup   string       // directory of the unified hierarchy that cgroup hooks are attached to
+	TakeOver *Holder      // kill this one, whom FindHolder has found, if it holds the lease still
+	Log      *slog.Logger // may be nil
+	Accept   Accept       // which pinned releases it may go on from
+	// GoBack is a reason to serve what served before; it is done before the rest of the state is looked at, so that what
+	// is wrong with that does not keep anybody from going back. Open returns ErrNoPrevious if there is nothing. "" for no.
+	GoBack string
+	Trace  func(Step, string) // called after each step with what it acted on, by whoever takes it; may be nil
 }
 
 // Accept says which releases that serve are taken over.
@@ -60,6 +63,8 @@ type Store struct {
 	cgroup  string   // path of the one that cgroup hooks are attached to
 	inside  *os.File // the same, open; nil without cgroup hooks
 	accept  Accept
+	goBack  string
+	began   time.Time
 	busy    bool // an upgrade is under way; it gives the lock back while a canary is held
 	same    bool // the release that serves is the caller's
 
@@ -85,7 +90,7 @@ func Open(ctx context.Context, plane DataPlane, o Options) (_ *Store, err error)
 	}
 	s := &Store{
 		object: object, release: object, journal: &journal{trace: o.Trace}, cgroup: o.Cgroup, inside: cgroup,
-		accept: o.Accept, log: o.log(),
+		accept: o.Accept, goBack: o.GoBack, log: o.log(), began: time.Now(),
 	}
 	defer func() {
 		if err != nil {
@@ -206,6 +211,15 @@ func (s *Store) settle(ctx context.Context, id uint64) error {
 	}
 	if !known(v.super.phase()) {
 		return &RefusedError{[]Change{{Name: "phase", Expected: "idle", Found: v.super.phase().String()}}}
+	}
+	if s.goBack != "" {
+		if err := s.own(); err != nil {
+			return err
+		}
+		if _, err := s.swapBack(s.goBack); err != nil {
+			return fmt.Errorf("go back: %w", err)
+		}
+		s.log.Info("the generation before serves", "word", v.word(), "took", time.Since(s.began))
 	}
 	word := v.word()
 	var err error

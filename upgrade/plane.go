@@ -51,6 +51,9 @@ type DataPlane struct {
 	Private  []string // maps that every generation has its own of
 	Programs []string // programs of a generation that are pinned, but called by no hook
 
+	// Stamps is the frozen socket storage whose values begin with the stamp, of two bytes: by it is known what sockets
+	// run. May be empty; then numbers of generations cannot come round, and old ones do not retire by themselves.
+	Stamps string
 	// Configure sets constants; they are part of a release's identity. May be nil.
 	Configure func(spec *ebpf.CollectionSpec) error
 	// Number names the constant, or the member of one ("config.generation"), of two bytes, that is set to the number of

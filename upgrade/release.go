@@ -39,6 +39,7 @@ type Release struct {
 	Sizes     map[string]uint32 `json:"sizes"`     // max_entries of every map
 	Variables map[string][]byte `json:"variables"` // as the kernel is given them, but for the number
 	Number    string            `json:"number"`    // see DataPlane.Number
+	Stamps    string            `json:"stamps"`    // see DataPlane.Stamps
 	Object    []byte            `json:"object"`    // ELF
 	Label     string            `json:"-"`         // for people; no part of the identity
 }
@@ -73,8 +74,9 @@ func (r *record) identity() ([sha256.Size]byte, error) {
 // release makes data of a data plane whose object was read.
 func (p *DataPlane) release(spec *ebpf.CollectionSpec) (Release, error) {
 	r := Release{
-		Hooks: p.Hooks, Frozen: p.Frozen, Private: p.Private, Programs: p.Programs, Number: p.Number, Object: p.Object,
-		Sizes: make(map[string]uint32), Variables: make(map[string][]byte), Label: p.Label,
+		Hooks: p.Hooks, Frozen: p.Frozen, Private: p.Private, Programs: p.Programs, Number: p.Number, Stamps: p.Stamps,
+		Object: p.Object,
+		Sizes:  make(map[string]uint32), Variables: make(map[string][]byte), Label: p.Label,
 	}
 	configured := spec.Copy()
 	if p.Configure != nil {
@@ -101,7 +103,8 @@ func (r *Release) plane() DataPlane {
 	variables := r.Variables
 	return DataPlane{
 		Object: r.Object, Hooks: r.Hooks, Frozen: r.Frozen, Private: r.Private, Programs: r.Programs, Number: r.Number,
-		Sizes: sizes, Label: r.Label,
+		Stamps: r.Stamps,
+		Sizes:  sizes, Label: r.Label,
 		Configure: func(spec *ebpf.CollectionSpec) error {
 			for name, value := range variables {
 				v := spec.Variables[name]

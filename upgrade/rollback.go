@@ -28,32 +28,47 @@ func (s *Store) Rollback(ctx context.Context, o Attempt, reason string) error {
 }
 
 func (s *Store) rollback(ctx context.Context, o *Attempt, reason string) error {
-	word, phase := s.Word(), s.view.super.phase()
-	to, from := s.view.generations[phase.Previous()], s.view.generations[word.Serve()]
-	if to == nil || to == from {
-		return ErrNoPrevious
-	}
-	bad := s.view.super.digest(word.Serve())
-	next := word.Rollback(to.Number)
-	if to.Role() != RolePlain {
-		if err := s.setPhase(phase.withState(phaseMoving)); err != nil {
-			return err
-		}
-		next = next.WithFloor(to.Number)
-	}
-	if err := s.store(word, next); err != nil {
-		return err
-	}
-	if err := s.setPhase(s.view.super.phase().withPrevious(0)); err != nil {
-		return err
-	}
-	if err := s.tell(KindRollback, from.Number, to.Number, bad, "%s", reason); err != nil {
+	to, err := s.swapBack(reason)
+	if err != nil {
 		return err
 	}
 	if to.Role() != RolePlain {
 		return s.advance(ctx, o)
 	}
 	return s.reread()
+}
+
+// swapBack serves the generation before, and returns it. It looks at nothing but what it needs.
+func (s *Store) swapBack(reason string) (*Generation, error) {
+	word, phase := s.Word(), s.view.super.phase()
+	to, from := s.view.generations[phase.Previous()], s.view.generations[word.Serve()]
+	if to == nil || from == nil || to == from {
+		return nil, ErrNoPrevious
+	}
+	for hook, calls := range s.view.calls {
+		id, err := slot(calls, Base(to.Number))
+		if err != nil {
+			return nil, err
+		}
+		if id == 0 {
+			return nil, fmt.Errorf("generation %d has nothing in its slot of hook %s", to.Number, hook)
+		}
+	}
+	bad := s.view.super.digest(word.Serve())
+	next := word.Rollback(to.Number)
+	if to.Role() != RolePlain {
+		if err := s.setPhase(phase.withState(phaseMoving)); err != nil {
+			return nil, err
+		}
+		next = next.WithFloor(to.Number)
+	}
+	if err := s.store(word, next); err != nil {
+		return nil, err
+	}
+	if err := s.setPhase(s.view.super.phase().withPrevious(0)); err != nil {
+		return nil, err
+	}
+	return to, s.tell(KindRollback, from.Number, to.Number, bad, "%s", reason)
 }
 
 // reread finds out what serves now.

@@ -35,6 +35,7 @@ const (
 	StepSettle
 	StepCopy
 	StepReap
+	StepSweep
 )
 
 var stepNames = [...]string{
@@ -63,6 +64,7 @@ var stepNames = [...]string{
 	StepSettle:          "settle-entries",
 	StepCopy:            "copy-entries",
 	StepReap:            "reap-tombstones",
+	StepSweep:           "sweep-sockets",
 }
 
 // Steps lists every step there is.

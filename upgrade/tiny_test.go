@@ -37,6 +37,7 @@ func tinyPlane(object []byte) DataPlane {
 		Programs:  []string{"tiny_rule"},
 		Configure: configureTiny(false),
 		Number:    "config.generation",
+		Stamps:    "tiny_stamps",
 	}
 }
 

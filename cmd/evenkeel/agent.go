@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -105,6 +106,7 @@ func agentFlags(c *cobra.Command, o *agent.Options) {
 	f.BoolVar(&o.TakeOver, "take-over", false, "kill the agent that is running, if one is, and go on from where it was")
 	f.StringVar(&o.OnStart, "on-start", o.OnStart, "if another release serves, or other sizes: upgrade to this one, adopt what "+
 		"serves, or refuse to start")
+	f.DurationVar(&o.Window, "rollback-window", time.Hour, "how long after an upgrade one can go back")
 	sizeFlags(f, &o.Sizes)
 }
 

@@ -108,7 +108,7 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{"withdraw", "--pod"},
 		{"withdraw --canary --pod a/b", "--canary"},
 		{"uninstall now", "now"},
-		{"upgrade", "upgrade what? apply, history, plan, rollback, status or verify"},
+		{"upgrade", "upgrade what? apply, history, plan, retire, rollback, status or verify"},
 		{"sim", "sim what? apply, down, exec"},
 		{"sim upp", "did you mean up?"},
 		{"completion", "completion what? bash"},

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -33,7 +34,7 @@ one: for a look at what would happen, for sizes, for going back at once.`,
 		Example: "  evenkeel upgrade plan\n  evenkeel upgrade apply --take-over\n  evenkeel upgrade rollback --take-over",
 	}
 	c.AddCommand(newUpgradePlanCommand(e), newUpgradeApplyCommand(e), newUpgradeStatusCommand(e),
-		newUpgradeRollbackCommand(e), newUpgradeHistoryCommand(e), newUpgradeVerifyCommand(e), newExerciseCommand(e))
+		newUpgradeRollbackCommand(e), newUpgradeRetireCommand(e), newUpgradeHistoryCommand(e), newUpgradeVerifyCommand(e), newExerciseCommand(e))
 	return command.Group(c)
 }
 
@@ -41,6 +42,9 @@ one: for a look at what would happen, for sizes, for going back at once.`,
 type upgrading struct {
 	dir, cgroup, to string
 	takeOver        bool
+	goBack          string // why, "" for no
+	begin           time.Time
+	switched        time.Duration // until the word was stored, 0 if it was not
 	sizes           bpf.Sizes
 	output          command.Output
 }
@@ -131,8 +135,8 @@ func (u *upgrading) open(ctx context.Context, e command.Env, p upgrade.DataPlane
 			return nil, err
 		}
 	}
-	if _, err := upgrade.Inspect(u.dir); err != nil {
-		return nil, err // nothing is installed by an upgrade
+	if _, err := os.Stat(u.dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, upgrade.ErrNotInstalled // and nothing is installed by an upgrade
 	}
 	log, err := newLog(e.Stderr, "warn", "text")
 	if err != nil {
@@ -145,7 +149,12 @@ func (u *upgrading) open(ctx context.Context, e command.Env, p upgrade.DataPlane
 		}
 	}
 	s, err := upgrade.Open(ctx, p, upgrade.Options{
-		Dir: u.dir, Cgroup: u.cgroup, TakeOver: incumbent, Log: log, Accept: accept,
+		Dir: u.dir, Cgroup: u.cgroup, TakeOver: incumbent, Log: log, Accept: accept, GoBack: u.goBack,
+		Trace: func(step upgrade.Step, _ string) {
+			if step == upgrade.StepSwapWord {
+				u.switched = time.Since(u.begin)
+			}
+		},
 	})
 	return s, explainUpgrade(err)
 }
@@ -261,11 +270,13 @@ func printPlan(t *table, p *upgrade.Plan) {
 
 // applyDocument says what was done.
 type applyDocument struct {
-	Version string        `json:"version"`
-	Applied bool          `json:"applied"` // false if it served already
-	Serve   uint16        `json:"serve"`   // the generation that serves
-	Seconds float64       `json:"seconds"`
-	Plan    *upgrade.Plan `json:"plan,omitempty"`
+	Version string  `json:"version"`
+	Applied bool    `json:"applied"` // false if it served already
+	Serve   uint16  `json:"serve"`   // the generation that serves
+	Seconds float64 `json:"seconds"`
+	// Switched is how long it took until the kernel had the word by which it serves, 0 if that was not changed.
+	Switched float64       `json:"switchedSeconds"`
+	Plan     *upgrade.Plan `json:"plan,omitempty"`
 }
 
 // canarying are the flags of a canary.
@@ -343,7 +354,7 @@ own release and sizes serve; one of the same goes on with what is done here.`,
 }
 
 func (u *upgrading) apply(c *cobra.Command, e command.Env, canary *upgrade.Canary) (_ *applyDocument, err error) {
-	begin := time.Now()
+	u.begin = time.Now()
 	target, err := u.target(c)
 	if err != nil {
 		return nil, err
@@ -361,7 +372,7 @@ func (u *upgrading) apply(c *cobra.Command, e command.Env, canary *upgrade.Canar
 	if err != nil {
 		return nil, explainUpgrade(err)
 	}
-	return &applyDocument{report.Version, !p.Same, s.Word().Serve(), time.Since(begin).Seconds(), p}, nil
+	return &applyDocument{report.Version, !p.Same, s.Word().Serve(), time.Since(u.begin).Seconds(), u.switched.Seconds(), p}, nil
 }
 
 func stage(p upgrade.Progress) string {
@@ -386,30 +397,55 @@ keeps everything that either release has written. The release that was left is n
 			if err := u.output.Check(c); err != nil {
 				return err
 			}
-			begin := time.Now()
-			sizes, err := pinnedSizes(u.dir)
-			if err != nil {
-				return err
+			if reason == "" {
+				return command.Usage(c, errors.New("--reason is empty"))
 			}
-			s, err := u.open(c.Context(), e, plane.Of(sizes), upgrade.AcceptAny)
+			u.begin = time.Now()
+			u.goBack = reason
+			s, err := u.open(c.Context(), e, plane.Of(bpf.DefaultSizes().MaxEntries()), upgrade.AcceptAny)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			bar := newProgress(e.Stderr)
-			o := upgrade.Attempt{Progress: func(p upgrade.Progress) { bar.show(stage(p), int(p.Done), int(p.Total)) }}
-			err = s.Rollback(c.Context(), o, reason)
-			bar.clear()
-			if err != nil {
-				return err
-			}
-			d := &applyDocument{report.Version, true, s.Word().Serve(), time.Since(begin).Seconds(), nil}
+			d := &applyDocument{report.Version, true, s.Word().Serve(), time.Since(u.begin).Seconds(), u.switched.Seconds(), nil}
 			return show(c, u.output, e.Stdout, d, func(t *table) { t.line("generation %d serves again", d.Serve) })
 		},
 	}
 	u.flags(c)
 	u.ownerFlags(c)
 	c.Flags().StringVar(&reason, "reason", reason, "goes to the history")
+	return c
+}
+
+func newUpgradeRetireCommand(e command.Env) *cobra.Command {
+	var u upgrading
+	c := &cobra.Command{
+		Use:   "retire",
+		Short: "Remove what only a rollback, or old connections, would run",
+		Long: `Remove every generation but the one that serves, and give its memory back. Old connections are carried over to what
+serves. There is nothing to go back to afterwards. An agent does this by itself after --rollback-window, as soon as no
+connection runs the old generation any more.`,
+		Example: "  evenkeel upgrade retire --take-over",
+		Args:    command.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if err := u.output.Check(c); err != nil {
+				return err
+			}
+			u.begin = time.Now()
+			s, err := u.open(c.Context(), e, plane.Of(bpf.DefaultSizes().MaxEntries()), upgrade.AcceptAny)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			if err := s.RetireOthers(c.Context()); err != nil {
+				return err
+			}
+			d := &applyDocument{report.Version, true, s.Word().Serve(), time.Since(u.begin).Seconds(), u.switched.Seconds(), nil}
+			return show(c, u.output, e.Stdout, d, func(t *table) { t.line("generation %d is all there is", d.Serve) })
+		},
+	}
+	u.flags(c)
+	u.ownerFlags(c)
 	return c
 }
 

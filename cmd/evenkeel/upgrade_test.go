@@ -92,7 +92,7 @@ func TestUpgradeOfANode(t *testing.T) {
 	if a := decode[applyDocument](t, owner("rollback", "--reason", "a test")); a.Serve != 1 {
 		t.Errorf("rollback: %+v", a)
 	} else {
-		t.Logf("a rollback, with the start of the command, took %.0f ms", a.Seconds*1000)
+		t.Logf("a rollback took %.0f ms, the kernel served by it after %.0f ms", a.Seconds*1000, a.Switched*1000)
 	}
 	pod.expectServed("after going back")
 	if got := owner("rollback"); got.code != 1 || !strings.Contains(got.stderr, "no generation to go back to") {

@@ -37,6 +37,7 @@ type Options struct {
 	TakeOver bool     // kill the agent that is running
 	OnStart  string   // what to do if another release serves: OnStartUpgrade, OnStartAdopt or OnStartRefuse
 	Sizes    bpf.Sizes
+	Window   time.Duration   // for how long one can go back after an upgrade
 	Canary   *upgrade.Canary // try the release with a share of connections first, if it can be; may be nil
 	// SourceCheck is whether sources of all enrolled pods are checked; nil leaves each as it was enrolled.
 	SourceCheck *bool
@@ -156,6 +157,29 @@ func (a *agent) upgrade(ctx context.Context) error {
 	return nil
 }
 
+// retire gives up the way back when its time is over, and generations that no connection runs any more.
+func (a *agent) retire(ctx context.Context) error {
+	tick := time.NewTicker(min(time.Minute, max(a.Window/4, time.Second)))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		retired, err := a.store.Expire(ctx, a.Window)
+		var stale *upgrade.StaleError
+		switch {
+		case errors.As(err, &stale):
+			return nil // another owns it; lookAfterLease says so
+		case err != nil:
+			a.Log.Warn("old generations are still there", "err", err)
+		case len(retired) > 0:
+			a.Log.Info("retired generations", "numbers", retired)
+		}
+	}
+}
+
 // try gives the release to a share of the connections, and to all if it does well. If not, the other goes on.
 func (a *agent) try(ctx context.Context) error {
 	if !a.trying {
@@ -250,6 +274,7 @@ func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listen
 	}
 	group.Go(func() error { return a.tell(ctx) })
 	group.Go(func() error { return a.try(ctx) })
+	group.Go(func() error { return a.retire(ctx) })
 	group.Go(func() error { return a.giveMemoryBack(ctx) })
 	return group.Wait()
 }
