@@ -37,6 +37,7 @@ type Count struct {
 	LeftOut  uint64        // tombstones, and what the schema has no place for
 	Failed   uint64        // the target is full
 	Longest  time.Duration // CPU time of the longest read(2), during which no other process could have the CPU
+	Busy     time.Duration // CPU time of all of them
 }
 
 // Seen is how many entries there were.
@@ -129,7 +130,8 @@ func (m *Migration) iterate(ctx context.Context, part string, over *ebpf.Map, pr
 		}
 		start := threadTime()
 		n, err := file.Read(buffer)
-		c.Longest = max(c.Longest, threadTime()-start)
+		took := threadTime() - start
+		c.Longest, c.Busy = max(c.Longest, took), c.Busy+took
 		c.add(buffer[:n])
 		if errors.Is(err, io.EOF) {
 			return c, nil
@@ -162,7 +164,8 @@ type checkRequest struct {
 // Checked is what a scan of the source found.
 type Checked struct {
 	Seen    uint64
-	Missing uint64 // keys that are not in the target
+	Missing uint64        // keys that are not in the target
+	Busy    time.Duration // CPU time
 }
 
 // Check looks every key of the source up in the target. The scan is by batches, which lock a bucket each and so miss no
@@ -172,6 +175,10 @@ func (m *Migration) Check(ctx context.Context) (c Checked, err error) {
 	if program == nil {
 		return c, fmt.Errorf("check %s: the program is missing", m.Name)
 	}
+	runtime.LockOSThread() // whose time is measured
+	defer runtime.UnlockOSThread()
+	begin := threadTime()
+	defer func() { c.Busy = threadTime() - begin }()
 	room := int(min(m.Source.MaxEntries(), 1<<14)) + 1<<10 // a batch is of whole buckets
 	keys, values := elements(m.Source.KeySize(), room), elements(m.Source.ValueSize(), room)
 	var cursor ebpf.MapBatchCursor
