@@ -140,4 +140,23 @@ var _ = Describe("The benchmark", func() {
 		Entry("a control that is none", "slow-again", "--control=x"),
 		Entry("arguments", "one too many", "connect-ns"),
 	)
+
+	It("measures an upgrade, and notices an event that meets two generations", func(ctx SpecContext) {
+		upgrade := func(binary string) *benchResults {
+			GinkgoHelper()
+			got := runIn(ctx, host{}, nil, binary, "bench", "upgrade", "-o", "json", "--rounds=1", "--only", "rollback-ms,mixed",
+				"--seed=42")
+			Expect(got.code).To(BeZero(), got.stderr)
+			var results benchResults
+			Expect(json.Unmarshal([]byte(got.stdout), &results)).To(Succeed(), "one object: %s%s", got.stdout, got.stderr)
+			Expect(results.Problems).To(BeEmpty())
+			Expect(results.Rows).To(HaveLen(2))
+			Expect(results.row("rollback-ms")["value"]).To(BeNumerically(">", 0))
+			Expect(results.row("mixed")["command"]).To(Equal("evenkeel bench upgrade --only mixed --seed 42"))
+			return &results
+		}
+		Expect(upgrade(built.evenkeel).row("mixed")["value"]).To(BeZero())
+		Expect(upgrade(built.controls["ignore_stamp"]).row("mixed")["value"]).To(BeNumerically(">", 0),
+			"programs that do not look at the stamp")
+	})
 })

@@ -31,12 +31,9 @@ type benchFlags struct {
 }
 
 func newBenchCommand(e command.Env) *cobra.Command {
-	var f benchFlags
-	var o command.Output
-	c := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure what the mesh costs, against no mesh and against NAT",
-		Long: `Measure what the mesh costs on this machine: against the same pods without a mesh, and against nftables NAT as
+	c := newSuiteCommand(e, bench.Cost)
+	c.Short = "Measure what the mesh costs, against no mesh and against NAT"
+	c.Long = `Measure what the mesh costs on this machine: against the same pods without a mesh, and against nftables NAT as
 kube-proxy writes it. Pods are network namespaces that this command makes and removes; it needs root.
 
 Variants take turns of a few milliseconds, a quarter of a second of each in a round; what is reported is the median over
@@ -45,18 +42,48 @@ No mesh is measured against itself all the while: where that is off by more than
 undecided. Rounds that other work on the machine disturbed are thrown away, so leave it alone meanwhile.
 
 With --quick it takes five minutes on two cores, else several times that. The table goes to standard output; the same
-as JSON and as a page with plots goes to the directory --dir.`,
-		Example: `  sudo evenkeel bench --quick
+as JSON and as a page with plots goes to the directory --dir.`
+	c.Example = `  sudo evenkeel bench --quick
   sudo evenkeel bench --only 'connect-rate-*,nat-rate-*'
   sudo evenkeel bench --only connect-rate-c8-two-cores-bbr -o json --check
-  evenkeel bench --list`,
+  evenkeel bench --list`
+	c.AddCommand(newBenchUpgradeCommand(e), newBenchNodeCommand(e))
+	return c
+}
+
+func newBenchUpgradeCommand(e command.Env) *cobra.Command {
+	c := newSuiteCommand(e, bench.Upgrade)
+	c.Short = "Measure what it costs to replace the data plane while it carries traffic"
+	c.Long = `Measure what it costs to replace the data plane while it carries traffic: how long a change takes, a rollback, and a
+new agent; whether an event meets two generations; and whether a map whose layout changes loses an update, which is
+counted to the last one while two CPUs make a million a second. Beside it, in the same run and on the same map and
+traffic, the schemes of other systems are imitated: their rows say what those lose.
+
+Generations are those of the data plane itself, in a pod that this command makes and removes; maps are moved on a synthetic one,
+which keeps books. It needs root, and with --quick some two minutes on two cores.`
+	c.Example = `  sudo evenkeel bench upgrade --quick
+  sudo evenkeel bench upgrade --only 'migrate-*,imitation-*' -o json --check
+  evenkeel bench upgrade --list`
+	return c
+}
+
+// newSuiteCommand is what the two have in common.
+func newSuiteCommand(e command.Env, suite bench.Suite) *cobra.Command {
+	f := benchFlags{Options: bench.Options{Suite: suite}}
+	var o command.Output
+	use := "bench"
+	if suite != bench.Cost {
+		use = string(suite)
+	}
+	c := &cobra.Command{
+		Use:  use,
 		Args: command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.Check(c); err != nil {
 				return err
 			}
 			if f.list {
-				return show(c, o, e.Stdout, benchList(), printBenchList)
+				return show(c, o, e.Stdout, benchList(suite), func(t *table) { printBenchList(t, suite) })
 			}
 			if !slices.Contains([]bench.Control{bench.NoControl, bench.SlowAgain, bench.SlowMesh}, f.Control) {
 				return command.Usage(c, fmt.Errorf("--control %q: slow-again and slow-mesh are known", f.Control))
@@ -75,8 +102,13 @@ as JSON and as a page with plots goes to the directory --dir.`,
 	}
 	p := c.Flags()
 	p.StringSliceVar(&f.Only, "only", nil, "measure these rows and no others: ids, in which * and ? stand for others")
-	p.BoolVar(&f.All, "all", false, "measure variants, too: two cores, bbr, Fortio, the source check, proxies in user space"+
-		" (ztunnel if EVENKEEL_ZTUNNEL names one)")
+	if suite == bench.Cost {
+		p.BoolVar(&f.All, "all", false, "measure variants, too: two cores, bbr, Fortio, the source check, proxies in user space"+
+			" (ztunnel if EVENKEEL_ZTUNNEL names one)")
+		p.StringVar(&f.Load, "load", "", "the evenkeel-load that makes traffic (default: the one beside this program)")
+		p.StringVar((*string)(&f.Control), "control", "", "make a measurement wrong on purpose: slow-again or slow-mesh")
+		p.IntVar(&f.Services, "services", 0, "services that mesh and NAT know, for tests of the benchmark")
+	}
 	p.BoolVar(&f.Quick, "quick", false, "measure less of each: every row within five minutes, wider intervals")
 	p.BoolVar(&f.check, "check", false, "exit with 1 if a figure is not reached, with 2 if it is undecided")
 	p.BoolVar(&f.list, "list", false, "list rows and variants, and measure nothing")
@@ -85,15 +117,13 @@ as JSON and as a page with plots goes to the directory --dir.`,
 	p.DurationVar(&f.Patience, "patience", 10*time.Minute,
 		"how long to wait, in all, for others to leave the machine alone (10s with --quick)")
 	p.StringVar(&f.from, "from", "", "show the results.json of an earlier run, and measure nothing")
-	p.StringVar(&f.Load, "load", "", "the evenkeel-load that makes traffic (default: the one beside this program)")
-	p.StringVar((*string)(&f.Control), "control", "", "make a measurement wrong on purpose: slow-again or slow-mesh")
 	p.IntVar(&f.Rounds, "rounds", 0, "rounds of everything, for tests of the benchmark")
-	p.IntVar(&f.Services, "services", 0, "services that mesh and NAT know, for tests of the benchmark")
 	for _, hidden := range []string{"control", "rounds", "services"} {
-		cobra.CheckErr(p.MarkHidden(hidden))
+		if p.Lookup(hidden) != nil {
+			cobra.CheckErr(p.MarkHidden(hidden))
+		}
 	}
-	mustComplete(c, "only", completeRows)
-	c.AddCommand(newBenchNodeCommand(e))
+	mustComplete(c, "only", completeRows(suite))
 	o.Flag(c)
 	return c
 }
@@ -168,13 +198,15 @@ func readBench(path string) (*bench.Document, error) {
 }
 
 // completeRows offers ids, the last of several separated by commas.
-func completeRows(_ *cobra.Command, _ []string, begin string) ([]string, cobra.ShellCompDirective) {
-	before := begin[:strings.LastIndexByte(begin, ',')+1]
-	var all []string
-	for _, r := range bench.Rows() {
-		all = append(all, before+r.ID+"\t"+r.What)
+func completeRows(suite bench.Suite) cobra.CompletionFunc {
+	return func(_ *cobra.Command, _ []string, begin string) ([]string, cobra.ShellCompDirective) {
+		before := begin[:strings.LastIndexByte(begin, ',')+1]
+		var all []string
+		for _, r := range suite.Rows() {
+			all = append(all, before+r.ID+"\t"+r.What)
+		}
+		return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	}
-	return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 // findBinaries finds the two programs that are measured.
@@ -184,6 +216,9 @@ func (f *benchFlags) findBinaries() error {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	f.Binary = self
+	if f.Suite != bench.Cost {
+		return nil
+	}
 	if f.Load == "" {
 		f.Load = filepath.Join(filepath.Dir(self), "evenkeel-load")
 	}
@@ -264,17 +299,17 @@ type benchListDocument struct {
 	Rows    []benchRow `json:"rows"`
 }
 
-func benchList() benchListDocument {
+func benchList(suite bench.Suite) benchListDocument {
 	d := benchListDocument{Version: bench.Version}
-	for _, r := range bench.Rows() {
+	for _, r := range suite.Rows() {
 		d.Rows = append(d.Rows, benchRow{r.ID, r.Unit, r.Target.String(), r.What, r.Variant})
 	}
 	return d
 }
 
-func printBenchList(t *table) {
+func printBenchList(t *table, suite bench.Suite) {
 	t.head("ROW", "TO REACH", "UNIT", "WHAT")
-	for _, r := range benchList().Rows {
+	for _, r := range benchList(suite).Rows {
 		t.row(r.ID, r.ToReach, r.Unit, r.What)
 	}
 }

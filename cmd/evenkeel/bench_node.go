@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,19 +18,27 @@ import (
 // newBenchNodeCommand is what the benchmark runs on a simulated node.
 func newBenchNodeCommand(e command.Env) *cobra.Command {
 	o := stopwatch.Options{Sizes: bpf.DefaultSizes()}
+	var of stopwatch.SwitchOptions
 	functions := map[string]func(context.Context, stopwatch.Options) (stopwatch.Result, error){
 		"sync-memory": stopwatch.SyncMemory, "sync-yaml": stopwatch.SyncYAML, "restart": stopwatch.Restart,
 	}
 	c := &cobra.Command{
-		Use:    "node sync-memory|sync-yaml|restart|change",
+		Use:    "node sync-memory|sync-yaml|restart|change|switch",
 		Hidden: true,
 		Args:   command.Exactly(1),
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.Log, err = newLog(e.Stderr, "warn", "text"); err != nil {
 				return err
 			}
-			if args[0] == "change" {
+			switch args[0] {
+			case "change":
 				return stopwatch.Change(c.Context(), o, e.Stdin, e.Stdout)
+			case "switch":
+				all, err := stopwatch.Switch(c.Context(), o, of)
+				if err != nil {
+					return err
+				}
+				return json.NewEncoder(e.Stdout).Encode(all)
 			}
 			run := functions[args[0]]
 			if run == nil {
@@ -47,6 +56,9 @@ func newBenchNodeCommand(e command.Env) *cobra.Command {
 	f.StringVar(&o.Cgroup, "cgroup", "", "cgroup that it is attached to")
 	f.StringVar(&o.Manifests, "manifests", "", "file with the cluster")
 	f.Uint32Var(&o.Sizes.Endpoints, "max-endpoints", o.Sizes.Endpoints, "room for endpoints")
+	f.IntVar(&of.Rounds, "rounds", 3, "rounds of switch")
+	f.IntVar(&of.Connections, "connections", 1000, "established connections of switch")
+	f.DurationVar(&of.Flips, "flips", time.Second, "how long switch changes the word, in a round")
 	f.StringVar(&o.CPUProfile, "cpu-profile", "", "file to write a CPU profile to, of what is timed")
 	f.StringVar(&o.HeapProfile, "heap-profile", "", "file to write what is on the heap to, once it is done")
 	return c

@@ -69,7 +69,7 @@ bpf-ns change-p50-100 change-p99-100 change-p50-100k change-p99-100k change-5000
 maps-100 maps-10k pss-10k maps-100k pss-100k idle-cpu idle-wakeups`)
 	var got []string
 	seen := map[string]bool{}
-	for _, r := range Rows() {
+	for _, r := range Cost.Rows() {
 		if seen[r.ID] {
 			t.Errorf("row %s is there twice", r.ID)
 		}
@@ -95,6 +95,22 @@ maps-100 maps-10k pss-10k maps-100k pss-100k idle-cpu idle-wakeups`)
 	}
 }
 
+// So are those of an upgrade.
+func TestUpgradeRowsAreThere(t *testing.T) {
+	want := strings.Fields(`switch-ns grace-ms indirection-ns rollback-ms gap-ms mixed first-decision-ms migrate-1m-seconds
+migrate-lost migrate-updates-per-second imitation-calico-lost imitation-cilium-lost imitation-kmesh-lost imitation-tetragon-lost`)
+	var got []string
+	for _, r := range Upgrade.Rows() {
+		got = append(got, r.ID)
+		if r.Unit == "" || r.What == "" || r.Target.Relation == "" || r.samples == nil {
+			t.Errorf("row %+v lacks something", r)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+}
+
 func TestChoose(t *testing.T) {
 	ids := func(only []string, all bool) (list []string) {
 		t.Helper()
@@ -112,7 +128,7 @@ func TestChoose(t *testing.T) {
 	if got := ids(nil, false); slices.ContainsFunc(got, func(id string) bool { return strings.Contains(id, "bbr") }) {
 		t.Errorf("variants are measured without being asked for: %v", got)
 	}
-	if got, want := len(ids(nil, true)), len(Rows()); got != want {
+	if got, want := len(ids(nil, true)), len(Cost.Rows()); got != want {
 		t.Errorf("all are %d of %d", got, want)
 	}
 	want := []string{"connect-ns", "connect-rate-c8-two-cores-bbr"}

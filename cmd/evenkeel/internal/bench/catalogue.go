@@ -35,10 +35,26 @@ type trial struct {
 	run  func(ctx context.Context, s *session, name string) (Series, error)
 }
 
-// Rows returns every row and variant, in the order that they are measured.
-func Rows() []Row {
+// Suite is what is measured in one run.
+type Suite string
+
+// The suites, named as the command is.
+const (
+	Cost    Suite = ""        // what the mesh costs
+	Upgrade Suite = "upgrade" // what it costs to replace it while it carries traffic
+)
+
+func (s Suite) catalogue() []trial {
+	if s == Upgrade {
+		return upgrades()
+	}
+	return catalogue()
+}
+
+// Rows returns every row and variant of a suite, in the order that they are measured.
+func (s Suite) Rows() []Row {
 	var rows []Row
-	for _, t := range catalogue() {
+	for _, t := range s.catalogue() {
 		rows = append(rows, t.rows...)
 	}
 	return rows

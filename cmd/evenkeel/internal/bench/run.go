@@ -19,7 +19,8 @@ import (
 
 // Options say what to measure, and with what.
 type Options struct {
-	// Binary is the evenkeel that is measured, Load the evenkeel-load that makes traffic.
+	Suite Suite
+	// Binary is the evenkeel that is measured, Load the evenkeel-load that makes traffic; Upgrade needs none.
 	Binary, Load string
 	Release      string
 	// Only are ids of rows, in which * and ? stand for others. Empty: all rows, and with All the variants, too.
@@ -63,16 +64,24 @@ type effort struct {
 	changes int // in a batch
 	windows int
 	window  time.Duration // with and without traffic, in which the agent is watched
+
+	switches    int           // rounds of what generations cost
+	flips       time.Duration // in a round
+	connections int           // over which gaps are measured
+	migrations  int           // of a million entries
+	imitations  int           // of each system
 }
 
 var (
 	fullEffort = effort{
 		block: 250 * time.Millisecond, rounds: 40, starts: 10, agents: 5, batches: 20, changes: 200,
 		windows: 10, window: 10 * time.Second,
+		switches: 20, flips: 5 * time.Second, connections: 10_000, migrations: 10, imitations: 5,
 	}
 	quickEffort = effort{
 		block: 200 * time.Millisecond, rounds: 12, starts: 4, agents: 2, batches: 8, changes: 100,
 		windows: 4, window: 2 * time.Second,
+		switches: 8, flips: time.Second, connections: 1000, migrations: 3, imitations: 1,
 	}
 )
 
@@ -89,9 +98,9 @@ type session struct {
 
 	kernelThreads []int
 
-	sites                    []*site
-	plain, nat, mesh, engine *site
-	peers                    map[string]*site // by arm
+	sites                             []*site
+	plain, nat, mesh, engine, upgrade *site
+	peers                             map[string]*site // by arm
 }
 
 func (s *session) progress(trial string, done, total int) {
@@ -103,7 +112,7 @@ func (s *session) progress(trial string, done, total int) {
 // Run measures. It returns an error only if nothing could be measured, or ctx has ended: what kept single rows from
 // being measured is in the document. A *SelectionError is one of Options.Only.
 func Run(ctx context.Context, o Options) (d *Document, err error) {
-	trials, err := choose(catalogue(), o.Only, o.All)
+	trials, err := choose(o.Suite.catalogue(), o.Only, o.All)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +132,7 @@ func Run(ctx context.Context, o Options) (d *Document, err error) {
 		e := &s.effort
 		e.rounds, e.starts, e.agents, e.batches, e.windows = n, n, n, n, n
 		e.changes, e.block, e.window = 10, 50*time.Millisecond, 200*time.Millisecond
+		e.switches, e.migrations, e.imitations, e.flips, e.connections = n, n, n, 200*time.Millisecond, 100
 	}
 	d = &Document{
 		Version: Version, Release: o.Release, Started: time.Now().UTC().Truncate(time.Second), Quick: o.Quick, Seed: o.Seed,
@@ -143,8 +153,10 @@ func Run(ctx context.Context, o Options) (d *Document, err error) {
 	if s.binary, err = copyTo(s.dir, o.Binary); err != nil {
 		return nil, err
 	}
-	if s.load, err = copyTo(s.dir, o.Load); err != nil {
-		return nil, err
+	if o.Load != "" {
+		if s.load, err = copyTo(s.dir, o.Load); err != nil {
+			return nil, err
+		}
 	}
 	defer func() { err = errors.Join(err, s.closeSites(ctx)) }()
 	for _, t := range trials {
@@ -233,7 +245,11 @@ func (s *session) measure(ctx context.Context, t trial, d *Document) error {
 
 // command measures a row again.
 func (s *session) command(row Row) string {
-	words := []string{"evenkeel", "bench", "--only", row.ID, "--seed", fmt.Sprint(s.Seed)}
+	words := []string{"evenkeel", "bench"}
+	if s.Suite != Cost {
+		words = append(words, string(s.Suite))
+	}
+	words = append(words, "--only", row.ID, "--seed", fmt.Sprint(s.Seed))
 	if s.Quick {
 		words = append(words, "--quick")
 	}

@@ -258,7 +258,7 @@ func (s *session) closeSites(ctx context.Context) error {
 	for _, at := range s.sites {
 		errs = append(errs, at.lab.Down(ctx))
 	}
-	s.sites, s.plain, s.nat, s.mesh, s.engine = nil, nil, nil, nil, nil
+	s.sites, s.plain, s.nat, s.mesh, s.engine, s.upgrade = nil, nil, nil, nil, nil, nil
 	clear(s.peers)
 	return errors.Join(errs...)
 }

@@ -10,6 +10,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,12 +76,15 @@ var families = []struct {
 	{"The kernel's side", "what connect() and our programs cost", []string{"connect-ns", "bpf-ns"}},
 	{"Changes", "from what the source has decoded to what connect() sees", []string{"change-", "sync-", "restart"}},
 	{"Memory and idleness", "of the agent and its maps", []string{"maps-", "pss-", "idle-"}},
+	{"Generations", "one takes the place of another while traffic runs",
+		[]string{"switch-", "grace-", "indirection-", "rollback-", "gap-", "mixed", "first-decision-"}},
+	{"Migration", "a map whose layout changes, while two CPUs write it", []string{"migrate-", "imitation-"}},
 }
 
 func newView(d *bench.Document) *view {
 	v := &view{Document: d, When: d.Started.Format("2 January 2006, 15:04 UTC")}
 	what := map[string]string{}
-	for _, r := range bench.Rows() {
+	for _, r := range slices.Concat(bench.Cost.Rows(), bench.Upgrade.Rows()) {
 		what[r.ID] = r.What
 	}
 	for _, f := range families {
