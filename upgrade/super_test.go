@@ -46,6 +46,18 @@ func TestSuperCannotBeWrittenByUserSpace(t *testing.T) {
 	}
 }
 
+// upgradeStale has an owner that was replaced upgrade to another release.
+func upgradeStale(t *testing.T, old *Store) error {
+	t.Helper()
+	other, err := readObject(tinyPlane(_TinyOtherBytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.release = other
+	_, err = old.Upgrade(t.Context(), Attempt{})
+	return err
+}
+
 func TestStaleEpochChangesNothing(t *testing.T) {
 	b := newBed(t)
 	old := b.open(t, _TinyBytes)
@@ -62,6 +74,8 @@ func TestStaleEpochChangesNothing(t *testing.T) {
 		"swap what it reads":      old.Swap(word, word.WithCanary(0, 7)),
 		"swap without the fence":  old.view.super.swap(seen, seen.WithCanary(0, 7)),
 		"load":                    old.Load(t.Context(), 2),
+		"upgrade":                 upgradeStale(t, old),
+		"retire the others":       old.RetireOthers(t.Context()),
 		"take a number":           old.takeNumber(9),
 		"record without fence":    old.view.super.record(old.Epoch(), 1, [32]byte{1}),
 		"log without fence":       old.view.super.log(old.Epoch(), StepPublish, 1),

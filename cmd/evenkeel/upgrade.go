@@ -119,6 +119,7 @@ func releaseFile(path string, sizes map[string]uint32) (upgrade.DataPlane, error
 		return upgrade.DataPlane{}, fmt.Errorf("%s is neither an eBPF object nor a release: %w", path, err)
 	}
 	p := r.Plane()
+	p.Trial = plane.Trial
 	for name, n := range sizes {
 		if _, has := p.Sizes[name]; has {
 			p.Sizes[name] = n

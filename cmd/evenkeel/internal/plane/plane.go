@@ -27,7 +27,7 @@ var Label string
 func Of(sizes map[string]uint32) upgrade.DataPlane {
 	p := upgrade.DataPlane{
 		Label: Label, Object: bpf.Object(), Private: bpf.Private(), Programs: bpf.Standalone(), Sizes: sizes,
-		Configure: func(spec *ebpf.CollectionSpec) error { return bpf.Configure(spec, 0) }, Number: bpf.Number, Stamps: bpf.MeshMapSockets,
+		Configure: func(spec *ebpf.CollectionSpec) error { return bpf.Configure(spec, 0) }, Number: bpf.Number, Stamps: bpf.MeshMapSockets, Trial: Trial,
 		// upgrade makes super itself.
 		Frozen: slices.DeleteFunc(bpf.Frozen(), func(name string) bool { return name == bpf.MeshMapSuper }),
 	}
