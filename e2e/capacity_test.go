@@ -72,12 +72,14 @@ var _ = Describe("Room that runs out", Ordered, ContinueOnFailure, func() {
 		Expect(l.enrol(ctx, "third").code).To(BeZero(), "there is room again")
 	})
 
-	It("is not taken away by a restart that is told to adopt, which says so and costs nothing", func(ctx SpecContext) {
+	It("is given by a restart with a larger flag, while what is served is served", func(ctx SpecContext) {
 		Expect(l.stopAgent(ctx, "a", syscall.SIGTERM)).To(Succeed())
 		got := l.agent(ctx, "a", "--on-start=adopt", "--max-services=100")
 		Expect(got.code).To(Equal(1))
 		Expect(got.stderr).To(ContainSubstring("--max-services was 4, is 100"))
 		Expect(draw(ctx, l.pod("client-0"), 10, "10.96.0.10:7").errors).To(BeEmpty())
-		l.startAgent(ctx, "a")
+		got = l.evenkeel(ctx, "a", "upgrade", "apply", "--max-services=100")
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(draw(ctx, l.pod("client-0"), 10, "10.96.0.10:7").errors).To(BeEmpty())
 	})
 })

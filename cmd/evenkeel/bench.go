@@ -37,7 +37,8 @@ func newBenchCommand(e command.Env) *cobra.Command {
 kube-proxy writes it. Pods are network namespaces that this command makes and removes; it needs root.
 
 Variants take turns of a few milliseconds, a quarter of a second of each in a round; what is reported is the median over
-rounds of the ratios of turns that followed each other, with a 95 % interval. Whether a figure is reached is decided by the interval: yes, no or undecided.
+rounds of the ratios of turns that followed each other, with a 95 % interval. Whether a figure is reached is decided by
+the interval: yes, no or undecided.
 No mesh is measured against itself all the while: where that is off by more than 2 %, what was measured beside it is
 undecided. Rounds that other work on the machine disturbed are thrown away, so leave it alone meanwhile.
 
