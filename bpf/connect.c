@@ -87,7 +87,7 @@ static __always_inline enum outcome connect_select(struct bpf_sock_addr *ctx, st
 
 	s->key.port = ctx->user_port;
 	s->key.protocol = ctx->protocol;
-	s->netns = bpf_get_netns_cookie(ctx);
+	s->client = ctx;
 	if (s->key.protocol != IPPROTO_TCP && s->key.protocol != IPPROTO_UDP)
 		return OUTCOME_PASS;
 	if (!flow)

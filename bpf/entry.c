@@ -147,18 +147,26 @@ SEC("sockops")
 int enter_sock_ops(struct bpf_sock_ops *ctx)
 {
 	struct socket *socket = NULL;
+	bool client = false;
 
-	/* Asked several times per handshake for numbers that a mesh has no opinion on. */
 	switch (ctx->op) {
-	case BPF_SOCK_OPS_TIMEOUT_INIT:
+	case BPF_SOCK_OPS_TIMEOUT_INIT: /* numbers that a mesh has no opinion on */
 	case BPF_SOCK_OPS_RWND_INIT:
 	case BPF_SOCK_OPS_NEEDS_ECN:
 	case BPF_SOCK_OPS_BASE_RTT:
 		return PROCEED;
+	case BPF_SOCK_OPS_STATE_CB: /* established is told apart; on the way from there to the end nothing is decided */
+		if (ctx->args[1] != BPF_TCP_CLOSE)
+			return PROCEED;
+		break;
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		client = true;
 	}
 	if (ctx->sk)
 		socket = bpf_sk_storage_get(&sockets, ctx->sk, 0, 0);
-	if (!socket && !workload_by_netns(bpf_get_netns_cookie(ctx)))
+	/* connect() has stamped each client of a workload, so one without a stamp is none. */
+	if (!socket && (client || !workload_by_netns(bpf_get_netns_cookie(ctx))))
 		return PROCEED;
 	bpf_tail_call(ctx, &calls_sock_ops, slot_of(word_read(), socket ? socket->stamp : 0));
 	miss(HOOK_SOCK_OPS);

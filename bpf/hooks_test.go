@@ -61,6 +61,7 @@ func TestHooks(t *testing.T) {
 	node.service(8, shared4.Addr(), 53, UDPNumber, netip.MustParseAddrPort("10.9.0.1:5353"))
 	node.service(9, empty4.Addr(), 53, UDPNumber)
 	node.service(10, unroutable4.Addr(), 53, UDPNumber, netip.MustParseAddrPort("203.0.113.1:53"))
+	node.service(11, deaf4.Addr(), 80, TCPNumber, netip.MustParseAddrPort("10.9.0.1:1"))
 
 	for name := range insideChecks {
 		t.Run(name, func(t *testing.T) {
@@ -77,6 +78,12 @@ func TestHooks(t *testing.T) {
 	}
 	if got := node.counter(MeshCountREFUSED_NO_ENDPOINT); got == 0 {
 		t.Error("a service without endpoints refused, but it was not counted")
+	}
+	if got := node.counter(MeshCountCOUNT_FAILED); got != 1 {
+		t.Errorf("%d handshakes failed, want the one to an endpoint that does not listen", got)
+	}
+	if got := node.counter(MeshCountCOUNT_ACCEPTED); got == 0 {
+		t.Error("servers accepted connections, but none was counted")
 	}
 	if a, b := node.counter(MeshCountCOUNT_ESTABLISHED), node.counter(MeshCountCOUNT_CLOSED); a == 0 || a != b {
 		t.Errorf("%d connections were established, %d closed: want as many, and some", a, b)

@@ -32,6 +32,7 @@ var insideChecks = map[string]func() error{
 	},
 	"no port":     func() error { return refused("tcp4", "10.96.0.1:81") },
 	"no endpoint": func() error { return refused("tcp4", "10.96.0.2:80") },
+	"no listener": func() error { return refused("tcp4", deaf4.String()) },
 	"direct":      func() error { return exchangeTCP("tcp4", "10.9.0.1:8080") },
 	"reconnected": reconnectedUDP,
 

@@ -20,6 +20,7 @@ var (
 	shared4     = netip.MustParseAddrPort("10.96.0.4:53") // on 10.9.0.1, too
 	empty4      = netip.MustParseAddrPort("10.96.0.5:53") // on none
 	unroutable4 = netip.MustParseAddrPort("10.96.0.6:53") // on one that there is no route to
+	deaf4       = netip.MustParseAddrPort("10.96.0.7:80") // on one that nobody listens at
 
 	endpoint4 = netip.MustParseAddrPort("10.9.0.1:5353")
 	nowhere4  = netip.MustParseAddrPort("203.0.113.9:53") // no service, and no route

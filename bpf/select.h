@@ -7,7 +7,7 @@
 
 struct selection {
 	struct service_key key; /* in: what was dialled */
-	__u64 netns;		/* in: cookie of the client's namespace */
+	struct bpf_sock_addr *client;
 	__u64 endpoint;		/* out: endpoint_ref */
 	__u32 service;		/* out: index */
 	__u32 incarnation;	/* out: of the service */
@@ -76,7 +76,7 @@ static __always_inline enum endpoint_use endpoint_use(__u64 ref)
 
 static __always_inline __u32 position(const struct selection *s, const struct service *service, __u32 size)
 {
-	struct workload_key key = {.id = s->netns, .by = WORKLOAD_BY_NETNS};
+	struct workload_key key = {.id = bpf_get_netns_cookie(s->client), .by = WORKLOAD_BY_NETNS};
 	struct workload *workload;
 
 	if (!(service->flags & SERVICE_CONSISTENT))
@@ -116,7 +116,8 @@ static __always_inline bool affinity_holds(const struct service *service, __u64 
 
 static __always_inline bool select_by_affinity(struct selection *s, const struct service *service)
 {
-	struct affinity_key key = {.workload = s->netns, .service = s->service, .incarnation = s->incarnation};
+	struct affinity_key key = {
+		.workload = bpf_get_netns_cookie(s->client), .service = s->service, .incarnation = s->incarnation};
 	struct affinity *affinity = bpf_map_lookup_elem(&affinities, &key);
 	struct affinity fresh = {.seen = bpf_ktime_get_boot_ns()};
 

@@ -15,7 +15,7 @@ static __always_inline enum outcome sendmsg_select(struct bpf_sock_addr *ctx, st
 
 	s->key.port = ctx->user_port;
 	s->key.protocol = ctx->protocol;
-	s->netns = bpf_get_netns_cookie(ctx);
+	s->client = ctx;
 	/* Of no service: to the address of one it is a port that is not there. The kernel has no hook for its connect(). */
 	if (s->key.protocol != IPPROTO_UDP && s->key.protocol != PROTOCOL_UDPLITE)
 		return OUTCOME_PASS;
@@ -31,7 +31,7 @@ static __always_inline enum outcome sendmsg_select(struct bpf_sock_addr *ctx, st
 	}
 	if (!peer_known(flow, s, socket)) {
 		/* The pod may be withdrawn: then the socket goes on with what it has, and is given nothing new. */
-		outcome = workload_by_netns(s->netns) ? select(s) : OUTCOME_PASS;
+		outcome = workload_by_netns(bpf_get_netns_cookie(ctx)) ? select(s) : OUTCOME_PASS;
 		if (outcome == OUTCOME_SELECTED)
 			count(COUNT_SEND);
 	}

@@ -4,13 +4,6 @@
 /* The life of TCP connections, counted. No user space is woken: a connection costs no context switch. */
 #include "select.h"
 
-enum tcp_state {
-	TCP_ESTABLISHED = 1,
-	TCP_SYN_SENT = 2,
-	TCP_SYN_RECV = 3,
-	TCP_CLOSE = 7,
-};
-
 static __always_inline void client_event(struct bpf_sock_ops *ctx, const struct flow *flow)
 {
 	switch (ctx->op) {
@@ -21,14 +14,12 @@ static __always_inline void client_event(struct bpf_sock_ops *ctx, const struct 
 		count(COUNT_ESTABLISHED);
 		count_more(COUNT_HANDSHAKE_NS, bpf_ktime_get_boot_ns() - flow->start);
 		break;
-	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[1] != TCP_CLOSE)
-			break;
-		if (ctx->args[0] == TCP_SYN_SENT || ctx->args[0] == TCP_SYN_RECV)
+	case BPF_SOCK_OPS_STATE_CB: /* to BPF_TCP_CLOSE: the entry keeps the others back */
+		if (ctx->args[0] == BPF_TCP_SYN_SENT || ctx->args[0] == BPF_TCP_SYN_RECV)
 			count(COUNT_FAILED);
 		else
 			count(COUNT_CLOSED);
-		if (ctx->args[0] == TCP_ESTABLISHED)
+		if (ctx->args[0] == BPF_TCP_ESTABLISHED)
 			count(COUNT_RESET);
 		break;
 	}

@@ -99,7 +99,7 @@ static __always_inline __u16 word_stamp_of(__u64 word, __u32 random, _Bool chose
 /* The stamp of a new connection; chosen is true for a workload that takes every canary. */
 static __always_inline __u16 word_stamp(__u64 word, _Bool chosen)
 {
-	return word_stamp_of(word, bpf_get_prandom_u32(), chosen);
+	return word_canary(word) ? word_stamp_of(word, bpf_get_prandom_u32(), chosen) : word_serve(word);
 }
 
 /*
