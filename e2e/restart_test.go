@@ -94,7 +94,7 @@ var _ = Describe("The agent", Ordered, func() {
 	It("is not killed for one that could not go on from what is pinned", func(ctx SpecContext) {
 		// A build with another digest can load nothing anew that is gone, once what it was loaded from is gone, too.
 		other := *l
-		other.binary = built.controls["ignore_weights"]
+		other.binary = built.controls["miss_passes"] // a constant of its object is another
 		for _, lost := range []string{"progs/publish", "progs/destroy_udp"} {
 			for _, pin := range []string{lost, "release"} {
 				Expect(os.Remove(filepath.Join(l.pins(agentNode), "gen/1", pin))).To(Succeed())
