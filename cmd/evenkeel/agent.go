@@ -29,6 +29,8 @@ func newAgentCommand(e command.Env) *cobra.Command {
 	o := agent.Options{Sizes: bpf.DefaultSizes(), OnStart: agent.OnStartUpgrade}
 	level, format, sourceCheck := "info", "text", true
 	var y canarying
+	var chain cniFlags
+	chained := false
 	c := &cobra.Command{
 		Use:   "agent --node NAME --source PATH",
 		Short: "Run the node agent",
@@ -74,6 +76,15 @@ address of the metrics.`,
 			if c.Flags().Changed("source-check") {
 				o.SourceCheck = &sourceCheck
 			}
+			if chained {
+				chain.Conf.PinDir, chain.Conf.StateDir, chain.Conf.RunDir = o.Dir, o.StateDir, o.RunDir
+				chain.sourceCheck = sourceCheck
+				if err := chain.complete(c); err != nil {
+					return err
+				}
+				chain.Log = log
+				o.CNI = &chain.Options
+			}
 			o.Log, o.Release, o.Notify = log, currentVersion().Release, e.Getenv("NOTIFY_SOCKET")
 			return agent.Run(c.Context(), o)
 		},
@@ -82,6 +93,9 @@ address of the metrics.`,
 		"without this flag each keeps what it was enrolled with")
 	c.Flags().StringVar(&level, "log-level", level, "least level that is logged: debug, info, warn, error")
 	c.Flags().StringVar(&format, "log-format", format, "form of the log: text or json")
+	c.Flags().BoolVar(&chained, "cni", false, "keep the CNI plugin in this node's chain; nothing but 'evenkeel cni "+
+		"uninstall' takes it out")
+	chain.chain(c.Flags(), "cni-")
 	agentFlags(c, &o)
 	y.flags(c)
 	return c

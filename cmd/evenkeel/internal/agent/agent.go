@@ -21,6 +21,7 @@ import (
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/metrics"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/plane"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/report"
+	"github.com/evenkeel/evenkeel/cni/install"
 	"github.com/evenkeel/evenkeel/engine"
 	"github.com/evenkeel/evenkeel/engine/source/file"
 	"github.com/evenkeel/evenkeel/upgrade"
@@ -45,9 +46,11 @@ type Options struct {
 	// are where the CNI plugin finds what was decided after a boot, and leaves its records.
 	ByLabel          bool
 	StateDir, RunDir string
-	Release          string // of this binary, for people
-	Notify           string // socket of sd_notify(3), empty for none
-	Log              *slog.Logger
+	// CNI keeps the CNI plugin in the chain of the node; nil leaves that to others.
+	CNI     *install.Options
+	Release string // of this binary, for people
+	Notify  string // socket of sd_notify(3), empty for none
+	Log     *slog.Logger
 }
 
 // What an agent does if another release, or another size, serves than its own.
@@ -267,6 +270,10 @@ func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listen
 		group.Go(func() error { return a.mesh.run(ctx) })
 	}
 	group.Go(func() error { return a.lookAfterLease(ctx) })
+	if a.CNI != nil {
+		keeper := &install.Keeper{Options: *a.CNI}
+		group.Go(func() error { return keeper.Run(ctx) })
+	}
 	ready := admin.Readiness{Check: a.notReady, Synced: a.engine.Ready()}
 	group.Go(func() error { return admin.Serve(ctx, adminSocket, a.view, ready) })
 	if metricsSocket != nil {
