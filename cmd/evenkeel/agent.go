@@ -114,6 +114,8 @@ func agentFlags(c *cobra.Command, o *agent.Options) {
 	f.StringVar(&o.Metrics, "metrics", metrics.DefaultAddress, "address of the metrics, empty for none")
 	f.BoolVar(&o.ByLabel, "enrol-by-label", false, "enrol and withdraw running pods by the label evenkeel.io/mesh of their "+
 		"namespaces, enabled or disabled, or their own; and tell the CNI plugin")
+	f.StringSliceVar(&o.NetnsDirs, "netns-dir", agent.NetnsDirs, "where the runtime has the files of network namespaces; in "+
+		"those, and in processes, running pods are looked for")
 	f.StringVar(&o.StateDir, "state-dir", cni.DefaultStateDir, "where the CNI plugin finds, after a boot, which pods have "+
 		"to be in the mesh")
 	f.StringVar(&o.RunDir, "run-dir", cni.DefaultRunDir, "where the CNI plugin leaves its records of pods")

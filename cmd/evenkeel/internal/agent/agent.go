@@ -46,6 +46,8 @@ type Options struct {
 	// are where the CNI plugin finds what was decided after a boot, and leaves its records.
 	ByLabel          bool
 	StateDir, RunDir string
+	// NetnsDirs are where the files of pods' network namespaces are, of those that the plugin has not seen.
+	NetnsDirs []string
 	// CNI keeps the CNI plugin in the chain of the node; nil leaves that to others.
 	CNI     *install.Options
 	Release string // of this binary, for people

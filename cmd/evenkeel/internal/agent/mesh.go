@@ -22,8 +22,8 @@ import (
 	"github.com/evenkeel/evenkeel/engine/expedite"
 )
 
-// netnsDirs are where container runtimes have the files of their network namespaces.
-var netnsDirs = []string{"/run/netns", "/var/run/netns"}
+// NetnsDirs are where container runtimes have the files of their network namespaces.
+var NetnsDirs = []string{"/run/netns", "/var/run/netns"}
 
 const (
 	// meshPeriod is how often pods are compared with what was decided, beside every time that the sources say something.
@@ -263,7 +263,7 @@ func (m *mesh) finder(pods []engine.WorkloadView) (func(engine.WorkloadView) (st
 	}
 	byAddress := make(map[netip.Addr][]enrol.Sandbox)
 	if slices.ContainsFunc(pods, func(p engine.WorkloadView) bool { _, known := of(p); return !known }) {
-		all, err := enrol.Sandboxes(netnsDirs...)
+		all, err := enrol.Sandboxes(m.NetnsDirs...)
 		if err != nil {
 			return nil, err
 		}
