@@ -14,11 +14,11 @@ CNI_PLUGINS := $(addprefix github.com/containernetworking/,plugins/plugins/main/
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e chaos bench microbench generate lint fmt clean need-go need-clang need-kernel need-chromium need-nft
+.PHONY: help build demo test unit e2e chaos bench microbench generate lint fmt clean need-go need-clang need-kernel need-chromium need-runtime
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: need-go ## bin/evenkeel, bin/evenkeel-cni, bin/evenkeel-chaos, bin/evenkeel-load
+build: need-go ## the binaries, in bin/
 	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
 
 demo: build ## watch two data planes serve while their agents are killed; under two minutes
@@ -31,7 +31,7 @@ unit: need-go need-chromium
 		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
 		echo "unit: $$((SECONDS - s)) s"
 
-e2e: build need-kernel need-nft ## the built binaries on simulated nodes, behaviour by behaviour
+e2e: build need-kernel need-runtime ## the built binaries on simulated nodes, behaviour by behaviour
 	@for c in $(CONTROLS); do go build -trimpath -tags control_$$c -o bin/control/$$c/ ./cmd/evenkeel || exit 1; done
 	@mkdir -p bin/cni && go build -trimpath -o bin/cni/ $(CNI_PLUGINS)
 	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go build -trimpath -o bin/e2e-client ./e2e/client && \
@@ -79,8 +79,9 @@ need-clang:
 need-chromium:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { $(SUDO) apt-get update -q && \
 		$(SUDO) apt-get install -qy chromium; } || { echo "install chromium: the report of evenkeel-chaos is tested in it" >&2; exit 1; }
-need-nft:
-	@command -v nft >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy nftables; } || \
-		{ echo "install nftables: the CNI plugin portmap is tested with it" >&2; exit 1; }
+need-runtime:
+	@(for c in nft containerd ctr runc; do command -v $$c || exit 1; done) >/dev/null || { $(SUDO) apt-get update -q && \
+		$(SUDO) apt-get install -qy nftables containerd runc; } || \
+		{ echo "install nftables, containerd and runc: the CNI plugin is tested with them" >&2; exit 1; }
 need-kernel: build
 	@$(SUDO) bin/evenkeel doctor >/dev/null || { $(SUDO) bin/evenkeel doctor; exit 1; }

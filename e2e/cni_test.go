@@ -73,6 +73,24 @@ var _ = Describe("The CNI plugin in a chain", Ordered, ContinueOnFailure, func()
 		Entry("with both", []string{to, to6}, bridge(subnet4, subnet6), portmap, ours),
 	)
 
+	It("is as the specification has it, for pods of the mesh, and the instrument finds what is not", func(ctx SpecContext) {
+		conformance := func(plugin string, more ...string) result {
+			binary := filepath.Join(filepath.Dir(built.evenkeel), "evenkeel-cni-conformance")
+			return runIn(ctx, l.Node("a"), nil, binary, append([]string{"--plugin", plugin, "--parallel", "20", "-o", "json"}, more...)...)
+		}
+		dir := GinkgoT().TempDir()
+		got := conformance(filepath.Join(filepath.Dir(built.evenkeel), "evenkeel-cni"), "--args=K8S_POD_NAMESPACE=meshed;K8S_POD_NAME=p%d",
+			"--conf", `{"pinDir": "`+l.pins("a")+`", "stateDir": "`+dir+`", "runDir": "`+dir+`"}`)
+		Expect(got.code).To(BeZero(), got.stdout+got.stderr)
+		Expect(got.stdout).To(ContainSubstring("bpf LINK_CREATE"), "it was killed there, so pods were enrolled")
+		for name := range l.workloads(ctx, "a") {
+			Expect(name).NotTo(HavePrefix("meshed/"))
+		}
+		got = conformance(filepath.Join(built.plugins, "tuning"), "--no-kill")
+		Expect(got.code).To(Equal(1), got.stdout+got.stderr)
+		Expect(got.stdout).To(ContainSubstring("code 999 (Required prevResult missing), want [7]"))
+	})
+
 	It("leaves alone what nothing was said about, and what another mesh owns", func(ctx SpecContext) {
 		c := newChain(l, "a", "net", bridge(subnet4), ours)
 		for _, pod := range []string{"elsewhere/x", "ambient/x"} {
