@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
@@ -50,6 +52,13 @@ address of the metrics.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Node == "" || len(o.Sources) == 0 {
 				return command.Usage(c, errors.New("--node and --source are needed"))
+			}
+			if wrong := validation.IsDNS1123Subdomain(o.Node); len(wrong) > 0 {
+				return command.Usage(c, fmt.Errorf("--node %q: no node of Kubernetes has that name: %s", o.Node, wrong[0]))
+			}
+			if _, _, err := net.SplitHostPort(o.Metrics); err != nil && o.Metrics != "" {
+				return command.Usage(c, fmt.Errorf("--metrics %q: it is an address and a port, as 127.0.0.1:15090, or empty for none",
+					o.Metrics))
 			}
 			if err := cleanSources(o.Sources); err != nil {
 				return command.Usage(c, err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Group makes a command that only has others: it asks for one of them, and names them.
@@ -33,7 +34,7 @@ func Root(e Env, c *cobra.Command) *cobra.Command {
 	c.SetIn(e.Stdin)
 	c.SetOut(e.Stdout)
 	c.SetErr(e.Stderr)
-	c.SetFlagErrorFunc(Usage)
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return Usage(c, plainFlag(err)) })
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.Args, c.SuggestionsMinimumDistance = cobra.ArbitraryArgs, 2
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -43,6 +44,26 @@ func Root(e Env, c *cobra.Command) *cobra.Command {
 		return c.Help()
 	}
 	return c
+}
+
+// flagKinds are what values of flags are, by the type that the flag has.
+var flagKinds = map[string]string{
+	"bool": "true or false", "int": "a whole number", "int64": "a whole number", "float64": "a number",
+	"uint16": "a whole number from 0 to 65535", "uint32": "a whole number from 0 to 4294967295",
+	"uint64": "a whole number, not below 0", "duration": "a time, as 500ms or 1m30s",
+}
+
+// plainFlag says what is wrong with a value without the words of Go for it.
+func plainFlag(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	kind, known := flagKinds[invalid.GetFlag().Value.Type()]
+	if !known {
+		return err
+	}
+	return fmt.Errorf("--%s %q: it is %s", invalid.GetFlag().Name, invalid.GetValue(), kind)
 }
 
 // unknown says which command a typo may have meant.
