@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/evenkeel/evenkeel/bpf"
 )
 
@@ -59,20 +61,40 @@ func find(maps Maps, pod Pod) ([]uint64, error) {
 	return []uint64{cookie}, nil
 }
 
+// namesAtOnce is how many names one system call reads: each enrolment looks at all of them.
+const namesAtOnce = 128
+
 func findByName(maps Maps, pod Pod) ([]uint64, error) {
-	var cookies []uint64
-	var cookie uint64
-	var name bpf.MeshWorkloadName
-	it := maps.Names.Iterate()
-	for it.Next(&cookie, &name) {
-		if text(name.Pod[:]) == pod.Name && (pod.Netns == "" || text(name.Netns[:]) == pod.Netns) {
-			cookies = append(cookies, cookie)
+	var found []uint64
+	var cursor ebpf.MapBatchCursor
+	cookies, names := make([]uint64, namesAtOnce), make([]bpf.MeshWorkloadName, namesAtOnce)
+	for {
+		n, err := maps.Names.BatchLookup(&cursor, cookies, names, nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // that is the end of the map
+			return nil, fmt.Errorf("read map workload_names: %w", err)
+		}
+		for i := range n {
+			if is(names[i].Pod[:], pod.Name) && (pod.Netns == "" || is(names[i].Netns[:], pod.Netns)) {
+				found = append(found, cookies[i])
+			}
+		}
+		if err != nil {
+			return found, nil
 		}
 	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("read map workload_names: %w", err)
+}
+
+// is reports whether a field holds a text.
+func is(field []int8, s string) bool {
+	if len(s) >= len(field) || field[len(s)] != 0 {
+		return false
 	}
-	return cookies, nil
+	for i := range len(s) {
+		if field[i] != int8(s[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // withdrawNamespace withdraws what is enrolled by a namespace, unless that is another pod.
