@@ -90,7 +90,11 @@ func (l *Lab) apply(ctx context.Context, t *Topology) (Changes, error) {
 	if err := l.addNew(ctx, rs, d); err != nil {
 		return changes, err
 	}
-	if err := l.populate(ctx, t.Documents, d.newPods, &changes); err != nil {
+	texts, err := encodeManifests(l.state, t.Documents)
+	if err != nil {
+		return changes, err
+	}
+	if err := l.populate(ctx, texts, d.newPods, &changes); err != nil {
 		return changes, err
 	}
 	return changes, after.write(l.paths.state())

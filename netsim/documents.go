@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,25 +22,31 @@ const (
 	documentsFile = "documents.yaml"
 )
 
-// writeManifests writes what the agents read to a directory: Nodes and Pods as a cluster would show them, and the
-// documents of the topology file. A file that does not change is not touched, and does not count.
-func writeManifests(dir string, s *state, documents string) (changed int, err error) {
-	if err := makeDirectory(dir, 0o755); err != nil {
-		return changed, err
-	}
+// manifests are the files of what the agents read, by name; one without a text is not to be there.
+type manifests map[string][]byte
+
+// encodeManifests makes what the agents read: Nodes and Pods as a cluster would show them, and the documents of the
+// topology file. It reads what the plan has decided, and nothing that comes to be later.
+func encodeManifests(s *state, documents string) (manifests, error) {
 	nodes, err := encodeAll(s.Nodes, func(n *nodeState) any { return n.document() })
 	if err != nil {
-		return changed, err
+		return nil, err
 	}
 	pods, err := encodeAll(s.Pods, func(pod *podState) any { return pod.document(s) })
 	if err != nil {
+		return nil, err
+	}
+	return manifests{nodesFile: nodes, podsFile: pods, documentsFile: []byte(documents)}, nil
+}
+
+// write writes them to a directory. A file that does not change is not touched, and does not count.
+func (m manifests) write(dir string) (changed int, err error) {
+	if err := makeDirectory(dir, 0o755); err != nil {
 		return changed, err
 	}
-	for name, text := range map[string][]byte{
-		nodesFile: nodes, podsFile: pods, documentsFile: []byte(documents),
-	} {
+	for name, text := range m {
 		path := filepath.Join(dir, name)
-		if strings.TrimSpace(string(text)) == "" {
+		if len(bytes.TrimSpace(text)) == 0 {
 			switch err := os.Remove(path); {
 			case err == nil:
 				changed++

@@ -230,7 +230,11 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		dir := t.TempDir()
-		if _, err := writeManifests(dir, s, topology.Documents); err != nil {
+		texts, err := encodeManifests(s, topology.Documents)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := texts.write(dir); err != nil {
 			t.Fatal(err)
 		}
 		if _, skipped, err := manifest.ReadPath(dir); err != nil || len(skipped) > 0 {

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ErrExists is returned where a lab of that name is there already.
@@ -119,13 +121,20 @@ func (l *Lab) up(ctx context.Context, t *Topology, self Process) error {
 	if err := l.prepare(); err != nil {
 		return err
 	}
-	if err := l.makeNetwork(ctx); err != nil {
+	// Meanwhile: a thousand documents take 0.2 s, and the kernel makes pods one at a time.
+	var texts manifests
+	var encoding errgroup.Group
+	encoding.Go(func() (err error) {
+		texts, err = encodeManifests(l.state, t.Documents)
+		return err
+	})
+	if err := errors.Join(l.makeNetwork(ctx), encoding.Wait()); err != nil {
 		return err
 	}
 	if err := l.makeNodeDirectories(l.state.Nodes); err != nil {
 		return err
 	}
-	if err := l.populate(ctx, t.Documents, l.state.Pods, &Changes{}); err != nil {
+	if err := l.populate(ctx, texts, l.state.Pods, &Changes{}); err != nil {
 		return err
 	}
 	l.state.Up = true
@@ -197,7 +206,7 @@ func (l *Lab) makeNodeDirectories(nodes []*nodeState) error {
 
 // populate brings pods to life, and the agents of nodes that have none. Servers listen before the agents first read
 // that their pods are ready. What it did is added to done.
-func (l *Lab) populate(ctx context.Context, documents string, pods []*podState, done *Changes) (err error) {
+func (l *Lab) populate(ctx context.Context, texts manifests, pods []*podState, done *Changes) (err error) {
 	for _, pod := range pods {
 		if err := makeDirectory(l.paths.podCgroup(pod), 0o755); err != nil {
 			return err
@@ -206,7 +215,7 @@ func (l *Lab) populate(ctx context.Context, documents string, pods []*podState, 
 	if err := l.startServers(ctx, pods, l.options.steps("servers", count(pods, serves))); err != nil {
 		return err
 	}
-	if done.Manifests, err = writeManifests(l.paths.manifests(), l.state, documents); err != nil {
+	if done.Manifests, err = texts.write(l.paths.manifests()); err != nil {
 		return err
 	}
 	if l.state.Agent.Enabled {
