@@ -4,6 +4,7 @@ package migrate
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
@@ -127,11 +128,36 @@ func (f *function) add(insns ...asm.Instruction) { f.insns = append(f.insns, ins
 func (f *function) buffer(size uint32) pointer {
 	size = (size + 7) &^ 7
 	f.stack -= int16(size)
+	p := pointer{offset: f.stack}
+	f.zero(p, size)
+	return p
+}
+
+func (f *function) zero(p pointer, size uint32) {
 	f.add(asm.Mov.Imm(asm.R0, 0))
-	for at := f.stack; at < f.stack+int16(size); at += 8 {
+	for at := p.offset; at < p.offset+int16(size); at += 8 {
 		f.add(asm.StoreMem(asm.RFP, at, asm.R0, asm.DWord))
 	}
-	return pointer{offset: f.stack}
+}
+
+// turns are two buffers in turn, for what one step makes and the next one reads: the stack of a chain of calls is short.
+type turns struct {
+	f    *function
+	size uint32 // of the largest
+	both []pointer
+	at   int
+}
+
+// next returns a buffer that the one before it is not, zeroed.
+func (t *turns) next() pointer {
+	t.at++
+	if len(t.both) < 2 {
+		t.both = append(t.both, t.f.buffer(t.size))
+		return t.both[len(t.both)-1]
+	}
+	p := t.both[(t.at-1)%2]
+	t.f.zero(p, (t.size+7)&^7)
+	return p
 }
 
 func (f *function) argument(r asm.Register, p pointer) {
@@ -233,13 +259,14 @@ func (c *conversion) values() asm.Instructions {
 		f.copy(own, key, c.keySizes[0])
 		key = own
 	}
+	between, keys := turns{f: f, size: slices.Max(c.valueSizes)}, turns{f: f, size: slices.Max(c.keySizes)}
 	for i, s := range c.steps {
 		next, nextKey := to, key
 		if i < len(c.steps)-1 {
-			next = f.buffer(c.valueSizes[i+1])
+			next = between.next()
 		}
 		if s.key != "" && (s.up || i < len(c.steps)-1) {
-			nextKey = f.buffer(c.keySizes[i+1])
+			nextKey = keys.next()
 			f.call(s.key, key, nextKey)
 		}
 		if s.up {

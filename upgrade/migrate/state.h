@@ -175,14 +175,9 @@ static __always_inline bool STATE_(_noting)(void)
 	return state && *(volatile __u32 *)&state->phase == BRIDGE_NOTING;
 }
 
-static __always_inline void STATE_(_note_down)(const STATE_KEY *key, const STATE_VALUE *then)
+static __always_inline void STATE_(_note_down)(const STATE_KEY *key, const struct STATE_(_note) * note)
 {
-	struct STATE_(_note) note = {};
-
-	if (!STATE_(_noting)())
-		return;
-	note.then = *then;
-	if (bpf_map_update_elem(&STATE_(__notes), key, &note, BPF_NOEXIST) == -ENOMEM)
+	if (STATE_(_noting)() && bpf_map_update_elem(&STATE_(__notes), key, note, BPF_NOEXIST) == -ENOMEM)
 		bridge_failed();
 }
 
@@ -212,18 +207,19 @@ static __always_inline long STATE_(_forbid)(const STATE_KEY *key)
 static __always_inline STATE_VALUE *STATE_(_pull)(const STATE_KEY *key)
 {
 	char source_key[STATE_KEY_MAX] = {};
-	STATE_VALUE value = {};
+	struct STATE_(_note)
+		note = {}; /* the value in it is made there: a chain of calls has 512 bytes of stack in all */
 	void *source;
 	long error;
 
 	if (STATE_(__source_key)(key, source_key))
 		return NULL;
 	source = bpf_map_lookup_elem(&STATE_(__source), source_key);
-	if (!source || STATE_(__value)(source_key, source, &value))
+	if (!source || STATE_(__value)(source_key, source, &note.then))
 		return NULL;
-	error = bpf_map_update_elem(&STATE, key, &value, BPF_NOEXIST);
+	error = bpf_map_update_elem(&STATE, key, &note.then, BPF_NOEXIST);
 	if (!error)
-		STATE_(_note_down)(key, &value);
+		STATE_(_note_down)(key, &note);
 	else if (error != -EEXIST)
 		bridge_failed();
 	return bpf_map_lookup_elem(&STATE, key);
@@ -247,7 +243,7 @@ SEC("bridging") __noinline STATE_VALUE *STATE_(_bridge_add)(const STATE_KEY *key
 	if (entry && STATE_(_lives)(entry))
 		return entry;
 	if (!entry) {
-		STATE_VALUE nothing = {};
+		struct STATE_(_note) nothing = {};
 
 		/* Old code that still runs may insert it in the source: that is added to the fresh one. */
 		if (!bpf_map_update_elem(&STATE, key, fresh, BPF_NOEXIST))
