@@ -160,7 +160,7 @@ func (p *Plan) planMaps(v *view, serving *Generation, from, to *object) error {
 		case slices.Contains(to.Private, name):
 		case m != nil && expected == found:
 			one.Action, one.Memory = ActionKeep, 0
-		case slices.Contains(states, name) && source != "":
+		case slices.Contains(states, name) && source != "" && (source != name || sized): // a layout has a number of its own
 			one.Action, taken[source] = ActionMigrate, true
 			if source != name {
 				one.From = source
