@@ -8,8 +8,6 @@
  */
 #include "maps.h"
 
-#define ECONNREFUSED 111
-
 enum verdict {
 	REFUSE = 0,
 	PROCEED = 1,

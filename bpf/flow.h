@@ -54,35 +54,3 @@ struct flow {
 };
 
 _Static_assert(sizeof(struct socket) == 128 && sizeof(struct flow) == 128, "frozen");
-
-/* Unconnected UDP, from the second service of a socket onwards: its endpoint, and the service that a reply is of. */
-enum peer_direction {
-	PEER_ENDPOINT = 1, /* key holds a service's address, value an endpoint's */
-	PEER_SERVICE = 2,  /* the other way round */
-};
-
-struct peer_key {
-	struct address address;
-	__u64 socket; /* cookie */
-	__be16 port;
-	__u16 direction;
-	__u32 pad;
-};
-
-struct peer {
-	struct address address;
-	__u64 endpoint; /* endpoint_ref */
-	__be16 port;
-	__u16 pad[3];
-};
-
-struct affinity_key {
-	__u64 workload; /* netns cookie: at connect() the source address is not chosen yet */
-	__u32 service;
-	__u32 incarnation;
-};
-
-struct affinity {
-	__u64 endpoint; /* endpoint_ref */
-	__u64 seen;	/* CLOCK_BOOTTIME of the last connection, nanoseconds */
-};

@@ -4,6 +4,8 @@
 #include <linux/in6.h>
 #include <linux/types.h>
 
+#define MIGRATE_HAS_ITER_META /* for upgrade/migrate/migrate.h */
+
 /* Of the kernel's own types only what is read, found by name at load (CO-RE): no vmlinux.h of 150,000 lines. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

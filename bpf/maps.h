@@ -4,8 +4,10 @@
 #include "config.h"
 #include "count.h"
 #include "flow.h"
+#include "kernel.h"
 #include "workload.h"
 #include "../upgrade/word.h"
+#include "../upgrade/migrate/migrate.h"
 
 /*
  * Every map there is. max_entries are the defaults; flags of the agent set them at first start.
@@ -132,40 +134,41 @@ struct {
 	__type(value, struct endpoint);
 } endpoints SEC(".maps");
 
-/* Writers: connect, sendmsg. A miss or an evicted entry: the workload is given an endpoint anew. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, struct affinity_key);
-	__type(value, struct affinity);
-} affinities SEC(".maps");
-
 /*
- * Writers: sendmsg; connect, of what a UDP socket was connected to. Readers: sendmsg, recvmsg, getpeername, of sockets
- * with FLOW_PEERS. A miss: an endpoint is chosen anew, or the datagram is shown as it came.
+ * Written by programs, and what they hold is to outlive a change of its layout: these are reached only by functions of
+ * upgrade/migrate/state.h, whose bodies are others while entries move.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, struct peer_key);
-	__type(value, struct peer);
-} peers SEC(".maps");
+#include "affinity.h"
+#include "peer.h"
+
+#ifndef COUNTERS /* else of a release that upgrades are tested with, one map for all CPUs */
+#define COUNTERS      counters
+#define COUNTERS_KIND BPF_MAP_TYPE_PERCPU_ARRAY
+#else
+#define COUNTERS_KIND BPF_MAP_TYPE_ARRAY
+#define COUNTERS_SHARED
+#endif
 
 /* Writers: every program of the generation, which has its own: a canary's health is read from it. Index: enum count. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, COUNTERS_KIND);
 	__uint(max_entries, COUNTS);
 	__type(key, __u32);
 	__type(value, __u64);
-} counters SEC(".maps");
+} COUNTERS SEC(".maps");
 
 static __always_inline void count_more(enum count what, __u64 more)
 {
 	__u32 index = what;
-	__u64 *counter = bpf_map_lookup_elem(&counters, &index);
+	__u64 *counter = bpf_map_lookup_elem(&COUNTERS, &index);
 
-	if (counter)
-		*counter += more; /* per CPU, and no program of ours interrupts another on it */
+	if (!counter)
+		return;
+#ifdef COUNTERS_SHARED
+	__sync_fetch_and_add(counter, more);
+#else
+	*counter += more; /* per CPU, and no program of ours interrupts another on it */
+#endif
 }
 
 static __always_inline void count(enum count what)

@@ -11,6 +11,9 @@
 #include "source.c"
 #include "iterate.c"
 #include "publish.c"
+#ifdef MORE /* of a release that upgrades are tested with */
+#include MORE
+#endif
 
 /* Names what must reach BTF, and so Go, though no map or program has it in its type. */
 const struct exported {

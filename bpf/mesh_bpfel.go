@@ -160,7 +160,8 @@ type MeshPeer struct {
 	Address  MeshAddress
 	Endpoint uint64
 	Port     uint16
-	Pad      [3]uint16
+	Reserved uint16
+	Dead     uint32
 }
 
 type MeshPeerDirection uint32
@@ -292,60 +293,86 @@ type MeshWorkloadName struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	MeshMapAccelerated     = "accelerated"
-	MeshMapAffinities      = "affinities"
-	MeshMapCallsConnect4   = "calls_connect4"
-	MeshMapCallsConnect6   = "calls_connect6"
-	MeshMapCallsPeername4  = "calls_peername4"
-	MeshMapCallsPeername6  = "calls_peername6"
-	MeshMapCallsRecvmsg4   = "calls_recvmsg4"
-	MeshMapCallsRecvmsg6   = "calls_recvmsg6"
-	MeshMapCallsSendmsg4   = "calls_sendmsg4"
-	MeshMapCallsSendmsg6   = "calls_sendmsg6"
-	MeshMapCallsSkLookup   = "calls_sk_lookup"
-	MeshMapCallsSkMsg      = "calls_sk_msg"
-	MeshMapCallsSockOps    = "calls_sock_ops"
-	MeshMapCallsTcx        = "calls_tcx"
-	MeshMapCounters        = "counters"
-	MeshMapEndpoints       = "endpoints"
-	MeshMapMisses          = "misses"
-	MeshMapPeers           = "peers"
-	MeshMapServiceIds      = "service_ids"
-	MeshMapServices        = "services"
-	MeshMapSlots           = "slots"
-	MeshMapSockets         = "sockets"
-	MeshMapSuper           = "super"
-	MeshMapWorkloadNames   = "workload_names"
-	MeshMapWorkloads       = "workloads"
-	MeshProgDestroyUdp     = "destroy_udp"
-	MeshProgDumpFlows      = "dump_flows"
-	MeshProgEnterConnect4  = "enter_connect4"
-	MeshProgEnterConnect6  = "enter_connect6"
-	MeshProgEnterPeername4 = "enter_peername4"
-	MeshProgEnterPeername6 = "enter_peername6"
-	MeshProgEnterRecvmsg4  = "enter_recvmsg4"
-	MeshProgEnterRecvmsg6  = "enter_recvmsg6"
-	MeshProgEnterSendmsg4  = "enter_sendmsg4"
-	MeshProgEnterSendmsg6  = "enter_sendmsg6"
-	MeshProgEnterSkLookup  = "enter_sk_lookup"
-	MeshProgEnterSkMsg     = "enter_sk_msg"
-	MeshProgEnterSockOps   = "enter_sock_ops"
-	MeshProgEnterTcx       = "enter_tcx"
-	MeshProgMeshConnect4   = "mesh_connect4"
-	MeshProgMeshConnect6   = "mesh_connect6"
-	MeshProgMeshPeername4  = "mesh_peername4"
-	MeshProgMeshPeername6  = "mesh_peername6"
-	MeshProgMeshRecvmsg4   = "mesh_recvmsg4"
-	MeshProgMeshRecvmsg6   = "mesh_recvmsg6"
-	MeshProgMeshSendmsg4   = "mesh_sendmsg4"
-	MeshProgMeshSendmsg6   = "mesh_sendmsg6"
-	MeshProgMeshSkLookup   = "mesh_sk_lookup"
-	MeshProgMeshSkMsg      = "mesh_sk_msg"
-	MeshProgMeshSockOps    = "mesh_sock_ops"
-	MeshProgMeshTcx        = "mesh_tcx"
-	MeshProgPublish        = "publish"
-	MeshVarConfig          = "config"
-	MeshVarExported        = "exported"
+	MeshMapAccelerated          = "accelerated"
+	MeshMapAffinities           = "affinities"
+	MeshMapAffinitiesNotes      = "affinities__notes"
+	MeshMapAffinitiesSource     = "affinities__source"
+	MeshMapBridge               = "bridge"
+	MeshMapCallsConnect4        = "calls_connect4"
+	MeshMapCallsConnect6        = "calls_connect6"
+	MeshMapCallsPeername4       = "calls_peername4"
+	MeshMapCallsPeername6       = "calls_peername6"
+	MeshMapCallsRecvmsg4        = "calls_recvmsg4"
+	MeshMapCallsRecvmsg6        = "calls_recvmsg6"
+	MeshMapCallsSendmsg4        = "calls_sendmsg4"
+	MeshMapCallsSendmsg6        = "calls_sendmsg6"
+	MeshMapCallsSkLookup        = "calls_sk_lookup"
+	MeshMapCallsSkMsg           = "calls_sk_msg"
+	MeshMapCallsSockOps         = "calls_sock_ops"
+	MeshMapCallsTcx             = "calls_tcx"
+	MeshMapCounters             = "counters"
+	MeshMapEndpoints            = "endpoints"
+	MeshMapMisses               = "misses"
+	MeshMapPeers                = "peers"
+	MeshMapPeersNotes           = "peers__notes"
+	MeshMapPeersSource          = "peers__source"
+	MeshMapServiceIds           = "service_ids"
+	MeshMapServices             = "services"
+	MeshMapSlots                = "slots"
+	MeshMapSockets              = "sockets"
+	MeshMapSuper                = "super"
+	MeshMapWorkloadNames        = "workload_names"
+	MeshMapWorkloads            = "workloads"
+	MeshProgAffinitiesKey       = "affinities__key"
+	MeshProgAffinitiesSourceKey = "affinities__source_key"
+	MeshProgAffinitiesValue     = "affinities__value"
+	MeshProgAffinitiesBridgeAdd = "affinities_bridge_add"
+	MeshProgAffinitiesBridgeGet = "affinities_bridge_get"
+	MeshProgAffinitiesBridgeSet = "affinities_bridge_set"
+	MeshProgAffinitiesCheck     = "affinities_check"
+	MeshProgAffinitiesCopy      = "affinities_copy"
+	MeshProgAffinitiesSettle    = "affinities_settle"
+	MeshProgDestroyUdp          = "destroy_udp"
+	MeshProgDumpFlows           = "dump_flows"
+	MeshProgEnterConnect4       = "enter_connect4"
+	MeshProgEnterConnect6       = "enter_connect6"
+	MeshProgEnterPeername4      = "enter_peername4"
+	MeshProgEnterPeername6      = "enter_peername6"
+	MeshProgEnterRecvmsg4       = "enter_recvmsg4"
+	MeshProgEnterRecvmsg6       = "enter_recvmsg6"
+	MeshProgEnterSendmsg4       = "enter_sendmsg4"
+	MeshProgEnterSendmsg6       = "enter_sendmsg6"
+	MeshProgEnterSkLookup       = "enter_sk_lookup"
+	MeshProgEnterSkMsg          = "enter_sk_msg"
+	MeshProgEnterSockOps        = "enter_sock_ops"
+	MeshProgEnterTcx            = "enter_tcx"
+	MeshProgMeshConnect4        = "mesh_connect4"
+	MeshProgMeshConnect6        = "mesh_connect6"
+	MeshProgMeshPeername4       = "mesh_peername4"
+	MeshProgMeshPeername6       = "mesh_peername6"
+	MeshProgMeshRecvmsg4        = "mesh_recvmsg4"
+	MeshProgMeshRecvmsg6        = "mesh_recvmsg6"
+	MeshProgMeshSendmsg4        = "mesh_sendmsg4"
+	MeshProgMeshSendmsg6        = "mesh_sendmsg6"
+	MeshProgMeshSkLookup        = "mesh_sk_lookup"
+	MeshProgMeshSkMsg           = "mesh_sk_msg"
+	MeshProgMeshSockOps         = "mesh_sock_ops"
+	MeshProgMeshTcx             = "mesh_tcx"
+	MeshProgPeersKey            = "peers__key"
+	MeshProgPeersSourceKey      = "peers__source_key"
+	MeshProgPeersValue          = "peers__value"
+	MeshProgPeersBridgeAdd      = "peers_bridge_add"
+	MeshProgPeersBridgeGet      = "peers_bridge_get"
+	MeshProgPeersBridgeRemove   = "peers_bridge_remove"
+	MeshProgPeersBridgeSet      = "peers_bridge_set"
+	MeshProgPeersCheck          = "peers_check"
+	MeshProgPeersCopy           = "peers_copy"
+	MeshProgPeersIsDead         = "peers_is_dead"
+	MeshProgPeersReap           = "peers_reap"
+	MeshProgPeersSettle         = "peers_settle"
+	MeshProgPublish             = "publish"
+	MeshVarConfig               = "config"
+	MeshVarExported             = "exported"
 )
 
 // LoadMesh returns the embedded CollectionSpec for Mesh.
@@ -390,64 +417,90 @@ type MeshSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeshProgramSpecs struct {
-	DestroyUdp     *ebpf.ProgramSpec `ebpf:"destroy_udp"`
-	DumpFlows      *ebpf.ProgramSpec `ebpf:"dump_flows"`
-	EnterConnect4  *ebpf.ProgramSpec `ebpf:"enter_connect4"`
-	EnterConnect6  *ebpf.ProgramSpec `ebpf:"enter_connect6"`
-	EnterPeername4 *ebpf.ProgramSpec `ebpf:"enter_peername4"`
-	EnterPeername6 *ebpf.ProgramSpec `ebpf:"enter_peername6"`
-	EnterRecvmsg4  *ebpf.ProgramSpec `ebpf:"enter_recvmsg4"`
-	EnterRecvmsg6  *ebpf.ProgramSpec `ebpf:"enter_recvmsg6"`
-	EnterSendmsg4  *ebpf.ProgramSpec `ebpf:"enter_sendmsg4"`
-	EnterSendmsg6  *ebpf.ProgramSpec `ebpf:"enter_sendmsg6"`
-	EnterSkLookup  *ebpf.ProgramSpec `ebpf:"enter_sk_lookup"`
-	EnterSkMsg     *ebpf.ProgramSpec `ebpf:"enter_sk_msg"`
-	EnterSockOps   *ebpf.ProgramSpec `ebpf:"enter_sock_ops"`
-	EnterTcx       *ebpf.ProgramSpec `ebpf:"enter_tcx"`
-	MeshConnect4   *ebpf.ProgramSpec `ebpf:"mesh_connect4"`
-	MeshConnect6   *ebpf.ProgramSpec `ebpf:"mesh_connect6"`
-	MeshPeername4  *ebpf.ProgramSpec `ebpf:"mesh_peername4"`
-	MeshPeername6  *ebpf.ProgramSpec `ebpf:"mesh_peername6"`
-	MeshRecvmsg4   *ebpf.ProgramSpec `ebpf:"mesh_recvmsg4"`
-	MeshRecvmsg6   *ebpf.ProgramSpec `ebpf:"mesh_recvmsg6"`
-	MeshSendmsg4   *ebpf.ProgramSpec `ebpf:"mesh_sendmsg4"`
-	MeshSendmsg6   *ebpf.ProgramSpec `ebpf:"mesh_sendmsg6"`
-	MeshSkLookup   *ebpf.ProgramSpec `ebpf:"mesh_sk_lookup"`
-	MeshSkMsg      *ebpf.ProgramSpec `ebpf:"mesh_sk_msg"`
-	MeshSockOps    *ebpf.ProgramSpec `ebpf:"mesh_sock_ops"`
-	MeshTcx        *ebpf.ProgramSpec `ebpf:"mesh_tcx"`
-	Publish        *ebpf.ProgramSpec `ebpf:"publish"`
+	AffinitiesKey       *ebpf.ProgramSpec `ebpf:"affinities__key"`
+	AffinitiesSourceKey *ebpf.ProgramSpec `ebpf:"affinities__source_key"`
+	AffinitiesValue     *ebpf.ProgramSpec `ebpf:"affinities__value"`
+	AffinitiesBridgeAdd *ebpf.ProgramSpec `ebpf:"affinities_bridge_add"`
+	AffinitiesBridgeGet *ebpf.ProgramSpec `ebpf:"affinities_bridge_get"`
+	AffinitiesBridgeSet *ebpf.ProgramSpec `ebpf:"affinities_bridge_set"`
+	AffinitiesCheck     *ebpf.ProgramSpec `ebpf:"affinities_check"`
+	AffinitiesCopy      *ebpf.ProgramSpec `ebpf:"affinities_copy"`
+	AffinitiesSettle    *ebpf.ProgramSpec `ebpf:"affinities_settle"`
+	DestroyUdp          *ebpf.ProgramSpec `ebpf:"destroy_udp"`
+	DumpFlows           *ebpf.ProgramSpec `ebpf:"dump_flows"`
+	EnterConnect4       *ebpf.ProgramSpec `ebpf:"enter_connect4"`
+	EnterConnect6       *ebpf.ProgramSpec `ebpf:"enter_connect6"`
+	EnterPeername4      *ebpf.ProgramSpec `ebpf:"enter_peername4"`
+	EnterPeername6      *ebpf.ProgramSpec `ebpf:"enter_peername6"`
+	EnterRecvmsg4       *ebpf.ProgramSpec `ebpf:"enter_recvmsg4"`
+	EnterRecvmsg6       *ebpf.ProgramSpec `ebpf:"enter_recvmsg6"`
+	EnterSendmsg4       *ebpf.ProgramSpec `ebpf:"enter_sendmsg4"`
+	EnterSendmsg6       *ebpf.ProgramSpec `ebpf:"enter_sendmsg6"`
+	EnterSkLookup       *ebpf.ProgramSpec `ebpf:"enter_sk_lookup"`
+	EnterSkMsg          *ebpf.ProgramSpec `ebpf:"enter_sk_msg"`
+	EnterSockOps        *ebpf.ProgramSpec `ebpf:"enter_sock_ops"`
+	EnterTcx            *ebpf.ProgramSpec `ebpf:"enter_tcx"`
+	MeshConnect4        *ebpf.ProgramSpec `ebpf:"mesh_connect4"`
+	MeshConnect6        *ebpf.ProgramSpec `ebpf:"mesh_connect6"`
+	MeshPeername4       *ebpf.ProgramSpec `ebpf:"mesh_peername4"`
+	MeshPeername6       *ebpf.ProgramSpec `ebpf:"mesh_peername6"`
+	MeshRecvmsg4        *ebpf.ProgramSpec `ebpf:"mesh_recvmsg4"`
+	MeshRecvmsg6        *ebpf.ProgramSpec `ebpf:"mesh_recvmsg6"`
+	MeshSendmsg4        *ebpf.ProgramSpec `ebpf:"mesh_sendmsg4"`
+	MeshSendmsg6        *ebpf.ProgramSpec `ebpf:"mesh_sendmsg6"`
+	MeshSkLookup        *ebpf.ProgramSpec `ebpf:"mesh_sk_lookup"`
+	MeshSkMsg           *ebpf.ProgramSpec `ebpf:"mesh_sk_msg"`
+	MeshSockOps         *ebpf.ProgramSpec `ebpf:"mesh_sock_ops"`
+	MeshTcx             *ebpf.ProgramSpec `ebpf:"mesh_tcx"`
+	PeersKey            *ebpf.ProgramSpec `ebpf:"peers__key"`
+	PeersSourceKey      *ebpf.ProgramSpec `ebpf:"peers__source_key"`
+	PeersValue          *ebpf.ProgramSpec `ebpf:"peers__value"`
+	PeersBridgeAdd      *ebpf.ProgramSpec `ebpf:"peers_bridge_add"`
+	PeersBridgeGet      *ebpf.ProgramSpec `ebpf:"peers_bridge_get"`
+	PeersBridgeRemove   *ebpf.ProgramSpec `ebpf:"peers_bridge_remove"`
+	PeersBridgeSet      *ebpf.ProgramSpec `ebpf:"peers_bridge_set"`
+	PeersCheck          *ebpf.ProgramSpec `ebpf:"peers_check"`
+	PeersCopy           *ebpf.ProgramSpec `ebpf:"peers_copy"`
+	PeersIsDead         *ebpf.ProgramSpec `ebpf:"peers_is_dead"`
+	PeersReap           *ebpf.ProgramSpec `ebpf:"peers_reap"`
+	PeersSettle         *ebpf.ProgramSpec `ebpf:"peers_settle"`
+	Publish             *ebpf.ProgramSpec `ebpf:"publish"`
 }
 
 // MeshMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeshMapSpecs struct {
-	Accelerated    *ebpf.MapSpec `ebpf:"accelerated"`
-	Affinities     *ebpf.MapSpec `ebpf:"affinities"`
-	CallsConnect4  *ebpf.MapSpec `ebpf:"calls_connect4"`
-	CallsConnect6  *ebpf.MapSpec `ebpf:"calls_connect6"`
-	CallsPeername4 *ebpf.MapSpec `ebpf:"calls_peername4"`
-	CallsPeername6 *ebpf.MapSpec `ebpf:"calls_peername6"`
-	CallsRecvmsg4  *ebpf.MapSpec `ebpf:"calls_recvmsg4"`
-	CallsRecvmsg6  *ebpf.MapSpec `ebpf:"calls_recvmsg6"`
-	CallsSendmsg4  *ebpf.MapSpec `ebpf:"calls_sendmsg4"`
-	CallsSendmsg6  *ebpf.MapSpec `ebpf:"calls_sendmsg6"`
-	CallsSkLookup  *ebpf.MapSpec `ebpf:"calls_sk_lookup"`
-	CallsSkMsg     *ebpf.MapSpec `ebpf:"calls_sk_msg"`
-	CallsSockOps   *ebpf.MapSpec `ebpf:"calls_sock_ops"`
-	CallsTcx       *ebpf.MapSpec `ebpf:"calls_tcx"`
-	Counters       *ebpf.MapSpec `ebpf:"counters"`
-	Endpoints      *ebpf.MapSpec `ebpf:"endpoints"`
-	Misses         *ebpf.MapSpec `ebpf:"misses"`
-	Peers          *ebpf.MapSpec `ebpf:"peers"`
-	ServiceIds     *ebpf.MapSpec `ebpf:"service_ids"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Slots          *ebpf.MapSpec `ebpf:"slots"`
-	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
-	Super          *ebpf.MapSpec `ebpf:"super"`
-	WorkloadNames  *ebpf.MapSpec `ebpf:"workload_names"`
-	Workloads      *ebpf.MapSpec `ebpf:"workloads"`
+	Accelerated      *ebpf.MapSpec `ebpf:"accelerated"`
+	Affinities       *ebpf.MapSpec `ebpf:"affinities"`
+	AffinitiesNotes  *ebpf.MapSpec `ebpf:"affinities__notes"`
+	AffinitiesSource *ebpf.MapSpec `ebpf:"affinities__source"`
+	Bridge           *ebpf.MapSpec `ebpf:"bridge"`
+	CallsConnect4    *ebpf.MapSpec `ebpf:"calls_connect4"`
+	CallsConnect6    *ebpf.MapSpec `ebpf:"calls_connect6"`
+	CallsPeername4   *ebpf.MapSpec `ebpf:"calls_peername4"`
+	CallsPeername6   *ebpf.MapSpec `ebpf:"calls_peername6"`
+	CallsRecvmsg4    *ebpf.MapSpec `ebpf:"calls_recvmsg4"`
+	CallsRecvmsg6    *ebpf.MapSpec `ebpf:"calls_recvmsg6"`
+	CallsSendmsg4    *ebpf.MapSpec `ebpf:"calls_sendmsg4"`
+	CallsSendmsg6    *ebpf.MapSpec `ebpf:"calls_sendmsg6"`
+	CallsSkLookup    *ebpf.MapSpec `ebpf:"calls_sk_lookup"`
+	CallsSkMsg       *ebpf.MapSpec `ebpf:"calls_sk_msg"`
+	CallsSockOps     *ebpf.MapSpec `ebpf:"calls_sock_ops"`
+	CallsTcx         *ebpf.MapSpec `ebpf:"calls_tcx"`
+	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Endpoints        *ebpf.MapSpec `ebpf:"endpoints"`
+	Misses           *ebpf.MapSpec `ebpf:"misses"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
+	PeersNotes       *ebpf.MapSpec `ebpf:"peers__notes"`
+	PeersSource      *ebpf.MapSpec `ebpf:"peers__source"`
+	ServiceIds       *ebpf.MapSpec `ebpf:"service_ids"`
+	Services         *ebpf.MapSpec `ebpf:"services"`
+	Slots            *ebpf.MapSpec `ebpf:"slots"`
+	Sockets          *ebpf.MapSpec `ebpf:"sockets"`
+	Super            *ebpf.MapSpec `ebpf:"super"`
+	WorkloadNames    *ebpf.MapSpec `ebpf:"workload_names"`
+	Workloads        *ebpf.MapSpec `ebpf:"workloads"`
 }
 
 // MeshVariableSpecs contains global variables before they are loaded into the kernel.
@@ -478,37 +531,45 @@ func (o *MeshObjects) Close() error {
 //
 // It can be passed to LoadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeshMaps struct {
-	Accelerated    *ebpf.Map `ebpf:"accelerated"`
-	Affinities     *ebpf.Map `ebpf:"affinities"`
-	CallsConnect4  *ebpf.Map `ebpf:"calls_connect4"`
-	CallsConnect6  *ebpf.Map `ebpf:"calls_connect6"`
-	CallsPeername4 *ebpf.Map `ebpf:"calls_peername4"`
-	CallsPeername6 *ebpf.Map `ebpf:"calls_peername6"`
-	CallsRecvmsg4  *ebpf.Map `ebpf:"calls_recvmsg4"`
-	CallsRecvmsg6  *ebpf.Map `ebpf:"calls_recvmsg6"`
-	CallsSendmsg4  *ebpf.Map `ebpf:"calls_sendmsg4"`
-	CallsSendmsg6  *ebpf.Map `ebpf:"calls_sendmsg6"`
-	CallsSkLookup  *ebpf.Map `ebpf:"calls_sk_lookup"`
-	CallsSkMsg     *ebpf.Map `ebpf:"calls_sk_msg"`
-	CallsSockOps   *ebpf.Map `ebpf:"calls_sock_ops"`
-	CallsTcx       *ebpf.Map `ebpf:"calls_tcx"`
-	Counters       *ebpf.Map `ebpf:"counters"`
-	Endpoints      *ebpf.Map `ebpf:"endpoints"`
-	Misses         *ebpf.Map `ebpf:"misses"`
-	Peers          *ebpf.Map `ebpf:"peers"`
-	ServiceIds     *ebpf.Map `ebpf:"service_ids"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Slots          *ebpf.Map `ebpf:"slots"`
-	Sockets        *ebpf.Map `ebpf:"sockets"`
-	Super          *ebpf.Map `ebpf:"super"`
-	WorkloadNames  *ebpf.Map `ebpf:"workload_names"`
-	Workloads      *ebpf.Map `ebpf:"workloads"`
+	Accelerated      *ebpf.Map `ebpf:"accelerated"`
+	Affinities       *ebpf.Map `ebpf:"affinities"`
+	AffinitiesNotes  *ebpf.Map `ebpf:"affinities__notes"`
+	AffinitiesSource *ebpf.Map `ebpf:"affinities__source"`
+	Bridge           *ebpf.Map `ebpf:"bridge"`
+	CallsConnect4    *ebpf.Map `ebpf:"calls_connect4"`
+	CallsConnect6    *ebpf.Map `ebpf:"calls_connect6"`
+	CallsPeername4   *ebpf.Map `ebpf:"calls_peername4"`
+	CallsPeername6   *ebpf.Map `ebpf:"calls_peername6"`
+	CallsRecvmsg4    *ebpf.Map `ebpf:"calls_recvmsg4"`
+	CallsRecvmsg6    *ebpf.Map `ebpf:"calls_recvmsg6"`
+	CallsSendmsg4    *ebpf.Map `ebpf:"calls_sendmsg4"`
+	CallsSendmsg6    *ebpf.Map `ebpf:"calls_sendmsg6"`
+	CallsSkLookup    *ebpf.Map `ebpf:"calls_sk_lookup"`
+	CallsSkMsg       *ebpf.Map `ebpf:"calls_sk_msg"`
+	CallsSockOps     *ebpf.Map `ebpf:"calls_sock_ops"`
+	CallsTcx         *ebpf.Map `ebpf:"calls_tcx"`
+	Counters         *ebpf.Map `ebpf:"counters"`
+	Endpoints        *ebpf.Map `ebpf:"endpoints"`
+	Misses           *ebpf.Map `ebpf:"misses"`
+	Peers            *ebpf.Map `ebpf:"peers"`
+	PeersNotes       *ebpf.Map `ebpf:"peers__notes"`
+	PeersSource      *ebpf.Map `ebpf:"peers__source"`
+	ServiceIds       *ebpf.Map `ebpf:"service_ids"`
+	Services         *ebpf.Map `ebpf:"services"`
+	Slots            *ebpf.Map `ebpf:"slots"`
+	Sockets          *ebpf.Map `ebpf:"sockets"`
+	Super            *ebpf.Map `ebpf:"super"`
+	WorkloadNames    *ebpf.Map `ebpf:"workload_names"`
+	Workloads        *ebpf.Map `ebpf:"workloads"`
 }
 
 func (m *MeshMaps) Close() error {
 	return _MeshClose(
 		m.Accelerated,
 		m.Affinities,
+		m.AffinitiesNotes,
+		m.AffinitiesSource,
+		m.Bridge,
 		m.CallsConnect4,
 		m.CallsConnect6,
 		m.CallsPeername4,
@@ -525,6 +586,8 @@ func (m *MeshMaps) Close() error {
 		m.Endpoints,
 		m.Misses,
 		m.Peers,
+		m.PeersNotes,
+		m.PeersSource,
 		m.ServiceIds,
 		m.Services,
 		m.Slots,
@@ -547,37 +610,67 @@ type MeshVariables struct {
 //
 // It can be passed to LoadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeshPrograms struct {
-	DestroyUdp     *ebpf.Program `ebpf:"destroy_udp"`
-	DumpFlows      *ebpf.Program `ebpf:"dump_flows"`
-	EnterConnect4  *ebpf.Program `ebpf:"enter_connect4"`
-	EnterConnect6  *ebpf.Program `ebpf:"enter_connect6"`
-	EnterPeername4 *ebpf.Program `ebpf:"enter_peername4"`
-	EnterPeername6 *ebpf.Program `ebpf:"enter_peername6"`
-	EnterRecvmsg4  *ebpf.Program `ebpf:"enter_recvmsg4"`
-	EnterRecvmsg6  *ebpf.Program `ebpf:"enter_recvmsg6"`
-	EnterSendmsg4  *ebpf.Program `ebpf:"enter_sendmsg4"`
-	EnterSendmsg6  *ebpf.Program `ebpf:"enter_sendmsg6"`
-	EnterSkLookup  *ebpf.Program `ebpf:"enter_sk_lookup"`
-	EnterSkMsg     *ebpf.Program `ebpf:"enter_sk_msg"`
-	EnterSockOps   *ebpf.Program `ebpf:"enter_sock_ops"`
-	EnterTcx       *ebpf.Program `ebpf:"enter_tcx"`
-	MeshConnect4   *ebpf.Program `ebpf:"mesh_connect4"`
-	MeshConnect6   *ebpf.Program `ebpf:"mesh_connect6"`
-	MeshPeername4  *ebpf.Program `ebpf:"mesh_peername4"`
-	MeshPeername6  *ebpf.Program `ebpf:"mesh_peername6"`
-	MeshRecvmsg4   *ebpf.Program `ebpf:"mesh_recvmsg4"`
-	MeshRecvmsg6   *ebpf.Program `ebpf:"mesh_recvmsg6"`
-	MeshSendmsg4   *ebpf.Program `ebpf:"mesh_sendmsg4"`
-	MeshSendmsg6   *ebpf.Program `ebpf:"mesh_sendmsg6"`
-	MeshSkLookup   *ebpf.Program `ebpf:"mesh_sk_lookup"`
-	MeshSkMsg      *ebpf.Program `ebpf:"mesh_sk_msg"`
-	MeshSockOps    *ebpf.Program `ebpf:"mesh_sock_ops"`
-	MeshTcx        *ebpf.Program `ebpf:"mesh_tcx"`
-	Publish        *ebpf.Program `ebpf:"publish"`
+	AffinitiesKey       *ebpf.Program `ebpf:"affinities__key"`
+	AffinitiesSourceKey *ebpf.Program `ebpf:"affinities__source_key"`
+	AffinitiesValue     *ebpf.Program `ebpf:"affinities__value"`
+	AffinitiesBridgeAdd *ebpf.Program `ebpf:"affinities_bridge_add"`
+	AffinitiesBridgeGet *ebpf.Program `ebpf:"affinities_bridge_get"`
+	AffinitiesBridgeSet *ebpf.Program `ebpf:"affinities_bridge_set"`
+	AffinitiesCheck     *ebpf.Program `ebpf:"affinities_check"`
+	AffinitiesCopy      *ebpf.Program `ebpf:"affinities_copy"`
+	AffinitiesSettle    *ebpf.Program `ebpf:"affinities_settle"`
+	DestroyUdp          *ebpf.Program `ebpf:"destroy_udp"`
+	DumpFlows           *ebpf.Program `ebpf:"dump_flows"`
+	EnterConnect4       *ebpf.Program `ebpf:"enter_connect4"`
+	EnterConnect6       *ebpf.Program `ebpf:"enter_connect6"`
+	EnterPeername4      *ebpf.Program `ebpf:"enter_peername4"`
+	EnterPeername6      *ebpf.Program `ebpf:"enter_peername6"`
+	EnterRecvmsg4       *ebpf.Program `ebpf:"enter_recvmsg4"`
+	EnterRecvmsg6       *ebpf.Program `ebpf:"enter_recvmsg6"`
+	EnterSendmsg4       *ebpf.Program `ebpf:"enter_sendmsg4"`
+	EnterSendmsg6       *ebpf.Program `ebpf:"enter_sendmsg6"`
+	EnterSkLookup       *ebpf.Program `ebpf:"enter_sk_lookup"`
+	EnterSkMsg          *ebpf.Program `ebpf:"enter_sk_msg"`
+	EnterSockOps        *ebpf.Program `ebpf:"enter_sock_ops"`
+	EnterTcx            *ebpf.Program `ebpf:"enter_tcx"`
+	MeshConnect4        *ebpf.Program `ebpf:"mesh_connect4"`
+	MeshConnect6        *ebpf.Program `ebpf:"mesh_connect6"`
+	MeshPeername4       *ebpf.Program `ebpf:"mesh_peername4"`
+	MeshPeername6       *ebpf.Program `ebpf:"mesh_peername6"`
+	MeshRecvmsg4        *ebpf.Program `ebpf:"mesh_recvmsg4"`
+	MeshRecvmsg6        *ebpf.Program `ebpf:"mesh_recvmsg6"`
+	MeshSendmsg4        *ebpf.Program `ebpf:"mesh_sendmsg4"`
+	MeshSendmsg6        *ebpf.Program `ebpf:"mesh_sendmsg6"`
+	MeshSkLookup        *ebpf.Program `ebpf:"mesh_sk_lookup"`
+	MeshSkMsg           *ebpf.Program `ebpf:"mesh_sk_msg"`
+	MeshSockOps         *ebpf.Program `ebpf:"mesh_sock_ops"`
+	MeshTcx             *ebpf.Program `ebpf:"mesh_tcx"`
+	PeersKey            *ebpf.Program `ebpf:"peers__key"`
+	PeersSourceKey      *ebpf.Program `ebpf:"peers__source_key"`
+	PeersValue          *ebpf.Program `ebpf:"peers__value"`
+	PeersBridgeAdd      *ebpf.Program `ebpf:"peers_bridge_add"`
+	PeersBridgeGet      *ebpf.Program `ebpf:"peers_bridge_get"`
+	PeersBridgeRemove   *ebpf.Program `ebpf:"peers_bridge_remove"`
+	PeersBridgeSet      *ebpf.Program `ebpf:"peers_bridge_set"`
+	PeersCheck          *ebpf.Program `ebpf:"peers_check"`
+	PeersCopy           *ebpf.Program `ebpf:"peers_copy"`
+	PeersIsDead         *ebpf.Program `ebpf:"peers_is_dead"`
+	PeersReap           *ebpf.Program `ebpf:"peers_reap"`
+	PeersSettle         *ebpf.Program `ebpf:"peers_settle"`
+	Publish             *ebpf.Program `ebpf:"publish"`
 }
 
 func (p *MeshPrograms) Close() error {
 	return _MeshClose(
+		p.AffinitiesKey,
+		p.AffinitiesSourceKey,
+		p.AffinitiesValue,
+		p.AffinitiesBridgeAdd,
+		p.AffinitiesBridgeGet,
+		p.AffinitiesBridgeSet,
+		p.AffinitiesCheck,
+		p.AffinitiesCopy,
+		p.AffinitiesSettle,
 		p.DestroyUdp,
 		p.DumpFlows,
 		p.EnterConnect4,
@@ -604,6 +697,18 @@ func (p *MeshPrograms) Close() error {
 		p.MeshSkMsg,
 		p.MeshSockOps,
 		p.MeshTcx,
+		p.PeersKey,
+		p.PeersSourceKey,
+		p.PeersValue,
+		p.PeersBridgeAdd,
+		p.PeersBridgeGet,
+		p.PeersBridgeRemove,
+		p.PeersBridgeSet,
+		p.PeersCheck,
+		p.PeersCopy,
+		p.PeersIsDead,
+		p.PeersReap,
+		p.PeersSettle,
 		p.Publish,
 	)
 }

@@ -27,7 +27,7 @@ static __always_inline bool shown_as(struct bpf_sock_addr *ctx, struct address *
 	if (!(flow->flags & FLOW_PEERS))
 		return false;
 	key = peer_key(bpf_get_socket_cookie(ctx), a, *port, PEER_SERVICE);
-	peer = bpf_map_lookup_elem(&peers, &key);
+	peer = peers_get(&key);
 	if (!peer)
 		return false;
 	*a = peer->address;

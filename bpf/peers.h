@@ -39,11 +39,6 @@ static __always_inline void select_known(struct selection *s, const struct mappi
 	s->port = m->peer_port;
 }
 
-static __always_inline struct peer_key peer_key(__u64 socket, const struct address *a, __be16 port, __u16 direction)
-{
-	return (struct peer_key){.address = *a, .socket = socket, .port = port, .direction = direction};
-}
-
 /* Whether a UDP socket is connected to that address. */
 static __always_inline bool connected_to(struct bpf_sock *sk, const struct address *peer, __be16 port)
 {
@@ -70,27 +65,27 @@ static __always_inline bool flow_connected(const struct flow *flow, struct bpf_s
 static __always_inline bool peer_show(struct flow *flow, const struct mapping *m, __u64 socket)
 {
 	struct peer_key key = peer_key(socket, &m->peer, m->peer_port, PEER_SERVICE);
-	struct peer *known = bpf_map_lookup_elem(&peers, &key);
-	struct peer peer = {.address = m->dialled, .endpoint = m->endpoint, .port = m->dialled_port};
+	struct peer *known = peers_get(&key);
+	struct peer peer = peer_of(&m->dialled, m->dialled_port, m->endpoint);
 
 	flow->flags |= FLOW_PEERS;
 	if (known && known->endpoint == m->endpoint && known->port == m->dialled_port &&
 		address_equal(&known->address, &m->dialled))
 		return true;
-	return !bpf_map_update_elem(&peers, &key, &peer, BPF_ANY);
+	return !peers_set(&key, &peer);
 }
 
 /* Makes the service's endpoint known, in the map. */
 static __always_inline bool peer_keep(struct flow *flow, const struct mapping *m, __u64 socket)
 {
 	struct peer_key key = peer_key(socket, &m->dialled, m->dialled_port, PEER_ENDPOINT);
-	struct peer *known = bpf_map_lookup_elem(&peers, &key);
-	struct peer peer = {.address = m->peer, .endpoint = m->endpoint, .port = m->peer_port};
+	struct peer *known = peers_get(&key);
+	struct peer peer = peer_of(&m->peer, m->peer_port, m->endpoint);
 
 	flow->flags |= FLOW_PEERS;
 	if (known && known->endpoint == m->endpoint)
 		return true;
-	return !bpf_map_update_elem(&peers, &key, &peer, BPF_ANY);
+	return !peers_set(&key, &peer);
 }
 
 /* Keeps m, as what its endpoint was used for last; false for want of memory. */
@@ -126,7 +121,7 @@ static __always_inline bool peer_known(struct flow *flow, struct selection *s, _
 	if (!(flow->flags & FLOW_PEERS))
 		return false;
 	key = peer_key(socket, &s->key.address, s->key.port, PEER_ENDPOINT);
-	known = bpf_map_lookup_elem(&peers, &key);
+	known = peers_get(&key);
 	if (!known)
 		return false;
 	s->endpoint = known->endpoint;
@@ -145,5 +140,5 @@ static __always_inline void peer_forget(struct flow *flow, const struct address 
 	if (!(flow->flags & FLOW_PEERS))
 		return;
 	key = peer_key(socket, a, port, PEER_SERVICE);
-	bpf_map_delete_elem(&peers, &key);
+	peers_remove(&key);
 }

@@ -116,25 +116,24 @@ static __always_inline bool affinity_holds(const struct service *service, __u64 
 
 static __always_inline bool select_by_affinity(struct selection *s, const struct service *service)
 {
-	struct affinity_key key = {
-		.workload = bpf_get_netns_cookie(s->client), .service = s->service, .incarnation = s->incarnation};
-	struct affinity *affinity = bpf_map_lookup_elem(&affinities, &key);
-	struct affinity fresh = {.seen = bpf_ktime_get_boot_ns()};
+	struct affinity_key key = affinity_key(bpf_get_netns_cookie(s->client), s->service, s->incarnation);
+	struct affinity *known = affinities_get(&key), fresh;
+	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (affinity) {
-		__u64 ref = *(volatile __u64 *)&affinity->endpoint;
-		__u64 idle = fresh.seen - *(volatile __u64 *)&affinity->seen;
+	if (known) {
+		__u64 ref = affinity_endpoint(known);
+		__u64 idle = now - affinity_seen(known);
 
 		if (idle < service->affinity * 1000000000ULL && affinity_holds(service, ref) &&
 			select_endpoint(s, ref)) {
-			*(volatile __u64 *)&affinity->seen = fresh.seen;
+			affinity_touch(known, now);
 			return true;
 		}
 	}
 	if (!select_by_level(s, service))
 		return false;
-	fresh.endpoint = s->endpoint;
-	bpf_map_update_elem(&affinities, &key, &fresh, BPF_ANY); /* LRU: makes room by itself */
+	fresh = affinity_of(s->endpoint, now);
+	affinities_set(&key, &fresh); /* LRU: makes room by itself */
 	return true;
 }
 

@@ -4,6 +4,8 @@ package bpf
 
 import (
 	"fmt"
+	"maps"
+	"strings"
 
 	"github.com/cilium/ebpf"
 )
@@ -66,13 +68,28 @@ func Private() []string { return []string{"counters"} }
 // Standalone returns the names of the programs that are run on demand and attached nowhere.
 func Standalone() []string { return []string{"publish", "dump_flows", "destroy_udp"} }
 
-// Spec returns the object as it was compiled: data, nothing is loaded. Each call returns a fresh copy.
+// Spec returns the object as it was compiled, without what only migrations need: data, nothing is loaded. Each call
+// returns a fresh copy.
 func Spec() (*ebpf.CollectionSpec, error) {
 	spec, err := LoadMesh()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded object: %w", err)
 	}
+	maps.DeleteFunc(spec.Programs, func(_ string, p *ebpf.ProgramSpec) bool { return migrates(p) })
+	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool { return auxiliary(name) })
 	return spec, nil
+}
+
+// auxiliary reports whether a map is there for migrations only, by what upgrade/migrate/state.h calls it.
+func auxiliary(name string) bool { return strings.Contains(name, "__") || name == "bridge" }
+
+// migrates reports whether a program is there for migrations only: functions that are linked into others, and what moves
+// entries.
+func migrates(p *ebpf.ProgramSpec) bool {
+	if p.Type == ebpf.UnspecifiedProgram || strings.HasSuffix(p.Name, "_check") {
+		return true
+	}
+	return p.AttachTo == "bpf_map_elem"
 }
 
 // Number is the constant that holds the number of the generation.

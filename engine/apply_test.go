@@ -205,7 +205,7 @@ func TestViews(t *testing.T) {
 // TestWorkloadsByCookie: what is enrolled is shown by its namespace, so that none hides another.
 func TestWorkloadsByCookie(t *testing.T) {
 	maps := mustMaps(t)
-	p := &plane{MeshObjects: bpf.MeshObjects{MeshMaps: maps}}
+	p := &plane{MeshMaps: maps}
 	e := mustEngine(t, maps)
 	c := serviceChange(dns(), nil)
 	c.Workloads = map[string]*Workload{

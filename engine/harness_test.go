@@ -34,10 +34,13 @@ func mustSizedMaps(t testing.TB, sizes map[string]uint32) bpf.MeshMaps {
 		spec.Maps[name].MaxEntries = size
 	}
 	var maps bpf.MeshMaps
-	if err := spec.LoadAndAssign(&maps, nil); err != nil {
+	clear(spec.Programs)
+	all, err := ebpf.NewCollection(spec)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { maps.Close() })
+	t.Cleanup(all.Close)
+	assign(&maps, all.Maps)
 	mustWord(t, maps.Super, testEpoch)
 	return maps
 }

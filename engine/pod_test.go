@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,7 +32,8 @@ import (
 
 // plane is a data plane of its own: maps, programs and a cgroup whose processes they govern.
 type plane struct {
-	bpf.MeshObjects
+	bpf.MeshMaps
+	bpf.MeshPrograms
 	cgroup string
 }
 
@@ -38,10 +41,13 @@ func mustPlane(t *testing.T) *plane {
 	t.Helper()
 	mustRoot(t)
 	p := &plane{cgroup: mustCgroup(t)}
-	if err := mustSpec(t).LoadAndAssign(&p.MeshObjects, nil); err != nil {
+	all, err := ebpf.NewCollection(mustSpec(t))
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.Close() })
+	t.Cleanup(all.Close)
+	assign(&p.MeshMaps, all.Maps)
+	assign(&p.MeshPrograms, all.Programs)
 	mustWord(t, p.Super, testEpoch)
 	maps := mapsByName(p.MeshMaps)
 	programs := programsByName(&p.MeshPrograms)
@@ -60,6 +66,16 @@ func mustPlane(t *testing.T) *plane {
 		t.Cleanup(func() { l.Close() })
 	}
 	return p
+}
+
+// assign puts what was loaded into the fields of that name; those for migrations stay nil.
+func assign[T any](to any, all map[string]*T) {
+	v := reflect.ValueOf(to).Elem()
+	for i := range v.NumField() {
+		if loaded := all[v.Type().Field(i).Tag.Get("ebpf")]; loaded != nil {
+			v.Field(i).Set(reflect.ValueOf(loaded))
+		}
+	}
 }
 
 // mustCgroup makes a cgroup that is removed with the test.

@@ -31,37 +31,63 @@ type ReaderReaderResult struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ReaderMapAccelerated    = "accelerated"
-	ReaderMapAffinities     = "affinities"
-	ReaderMapCallsConnect4  = "calls_connect4"
-	ReaderMapCallsConnect6  = "calls_connect6"
-	ReaderMapCallsPeername4 = "calls_peername4"
-	ReaderMapCallsPeername6 = "calls_peername6"
-	ReaderMapCallsRecvmsg4  = "calls_recvmsg4"
-	ReaderMapCallsRecvmsg6  = "calls_recvmsg6"
-	ReaderMapCallsSendmsg4  = "calls_sendmsg4"
-	ReaderMapCallsSendmsg6  = "calls_sendmsg6"
-	ReaderMapCallsSkLookup  = "calls_sk_lookup"
-	ReaderMapCallsSkMsg     = "calls_sk_msg"
-	ReaderMapCallsSockOps   = "calls_sock_ops"
-	ReaderMapCallsTcx       = "calls_tcx"
-	ReaderMapCounters       = "counters"
-	ReaderMapEndpoints      = "endpoints"
-	ReaderMapMisses         = "misses"
-	ReaderMapPeers          = "peers"
-	ReaderMapResults        = "results"
-	ReaderMapServiceIds     = "service_ids"
-	ReaderMapServices       = "services"
-	ReaderMapSlots          = "slots"
-	ReaderMapSockets        = "sockets"
-	ReaderMapSuper          = "super"
-	ReaderMapWorkloadNames  = "workload_names"
-	ReaderMapWorkloads      = "workloads"
-	ReaderProgReadServices  = "read_services"
-	ReaderVarConfig         = "config"
-	ReaderVarExported       = "exported"
-	ReaderVarReaderBase     = "reader_base"
-	ReaderVarReaderServices = "reader_services"
+	ReaderMapAccelerated          = "accelerated"
+	ReaderMapAffinities           = "affinities"
+	ReaderMapAffinitiesNotes      = "affinities__notes"
+	ReaderMapAffinitiesSource     = "affinities__source"
+	ReaderMapBridge               = "bridge"
+	ReaderMapCallsConnect4        = "calls_connect4"
+	ReaderMapCallsConnect6        = "calls_connect6"
+	ReaderMapCallsPeername4       = "calls_peername4"
+	ReaderMapCallsPeername6       = "calls_peername6"
+	ReaderMapCallsRecvmsg4        = "calls_recvmsg4"
+	ReaderMapCallsRecvmsg6        = "calls_recvmsg6"
+	ReaderMapCallsSendmsg4        = "calls_sendmsg4"
+	ReaderMapCallsSendmsg6        = "calls_sendmsg6"
+	ReaderMapCallsSkLookup        = "calls_sk_lookup"
+	ReaderMapCallsSkMsg           = "calls_sk_msg"
+	ReaderMapCallsSockOps         = "calls_sock_ops"
+	ReaderMapCallsTcx             = "calls_tcx"
+	ReaderMapCounters             = "counters"
+	ReaderMapEndpoints            = "endpoints"
+	ReaderMapMisses               = "misses"
+	ReaderMapPeers                = "peers"
+	ReaderMapPeersNotes           = "peers__notes"
+	ReaderMapPeersSource          = "peers__source"
+	ReaderMapResults              = "results"
+	ReaderMapServiceIds           = "service_ids"
+	ReaderMapServices             = "services"
+	ReaderMapSlots                = "slots"
+	ReaderMapSockets              = "sockets"
+	ReaderMapSuper                = "super"
+	ReaderMapWorkloadNames        = "workload_names"
+	ReaderMapWorkloads            = "workloads"
+	ReaderProgAffinitiesKey       = "affinities__key"
+	ReaderProgAffinitiesSourceKey = "affinities__source_key"
+	ReaderProgAffinitiesValue     = "affinities__value"
+	ReaderProgAffinitiesBridgeAdd = "affinities_bridge_add"
+	ReaderProgAffinitiesBridgeGet = "affinities_bridge_get"
+	ReaderProgAffinitiesBridgeSet = "affinities_bridge_set"
+	ReaderProgAffinitiesCheck     = "affinities_check"
+	ReaderProgAffinitiesCopy      = "affinities_copy"
+	ReaderProgAffinitiesSettle    = "affinities_settle"
+	ReaderProgPeersKey            = "peers__key"
+	ReaderProgPeersSourceKey      = "peers__source_key"
+	ReaderProgPeersValue          = "peers__value"
+	ReaderProgPeersBridgeAdd      = "peers_bridge_add"
+	ReaderProgPeersBridgeGet      = "peers_bridge_get"
+	ReaderProgPeersBridgeRemove   = "peers_bridge_remove"
+	ReaderProgPeersBridgeSet      = "peers_bridge_set"
+	ReaderProgPeersCheck          = "peers_check"
+	ReaderProgPeersCopy           = "peers_copy"
+	ReaderProgPeersIsDead         = "peers_is_dead"
+	ReaderProgPeersReap           = "peers_reap"
+	ReaderProgPeersSettle         = "peers_settle"
+	ReaderProgReadServices        = "read_services"
+	ReaderVarConfig               = "config"
+	ReaderVarExported             = "exported"
+	ReaderVarReaderBase           = "reader_base"
+	ReaderVarReaderServices       = "reader_services"
 )
 
 // LoadReader returns the embedded CollectionSpec for Reader.
@@ -106,39 +132,65 @@ type ReaderSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ReaderProgramSpecs struct {
-	ReadServices *ebpf.ProgramSpec `ebpf:"read_services"`
+	AffinitiesKey       *ebpf.ProgramSpec `ebpf:"affinities__key"`
+	AffinitiesSourceKey *ebpf.ProgramSpec `ebpf:"affinities__source_key"`
+	AffinitiesValue     *ebpf.ProgramSpec `ebpf:"affinities__value"`
+	AffinitiesBridgeAdd *ebpf.ProgramSpec `ebpf:"affinities_bridge_add"`
+	AffinitiesBridgeGet *ebpf.ProgramSpec `ebpf:"affinities_bridge_get"`
+	AffinitiesBridgeSet *ebpf.ProgramSpec `ebpf:"affinities_bridge_set"`
+	AffinitiesCheck     *ebpf.ProgramSpec `ebpf:"affinities_check"`
+	AffinitiesCopy      *ebpf.ProgramSpec `ebpf:"affinities_copy"`
+	AffinitiesSettle    *ebpf.ProgramSpec `ebpf:"affinities_settle"`
+	PeersKey            *ebpf.ProgramSpec `ebpf:"peers__key"`
+	PeersSourceKey      *ebpf.ProgramSpec `ebpf:"peers__source_key"`
+	PeersValue          *ebpf.ProgramSpec `ebpf:"peers__value"`
+	PeersBridgeAdd      *ebpf.ProgramSpec `ebpf:"peers_bridge_add"`
+	PeersBridgeGet      *ebpf.ProgramSpec `ebpf:"peers_bridge_get"`
+	PeersBridgeRemove   *ebpf.ProgramSpec `ebpf:"peers_bridge_remove"`
+	PeersBridgeSet      *ebpf.ProgramSpec `ebpf:"peers_bridge_set"`
+	PeersCheck          *ebpf.ProgramSpec `ebpf:"peers_check"`
+	PeersCopy           *ebpf.ProgramSpec `ebpf:"peers_copy"`
+	PeersIsDead         *ebpf.ProgramSpec `ebpf:"peers_is_dead"`
+	PeersReap           *ebpf.ProgramSpec `ebpf:"peers_reap"`
+	PeersSettle         *ebpf.ProgramSpec `ebpf:"peers_settle"`
+	ReadServices        *ebpf.ProgramSpec `ebpf:"read_services"`
 }
 
 // ReaderMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ReaderMapSpecs struct {
-	Accelerated    *ebpf.MapSpec `ebpf:"accelerated"`
-	Affinities     *ebpf.MapSpec `ebpf:"affinities"`
-	CallsConnect4  *ebpf.MapSpec `ebpf:"calls_connect4"`
-	CallsConnect6  *ebpf.MapSpec `ebpf:"calls_connect6"`
-	CallsPeername4 *ebpf.MapSpec `ebpf:"calls_peername4"`
-	CallsPeername6 *ebpf.MapSpec `ebpf:"calls_peername6"`
-	CallsRecvmsg4  *ebpf.MapSpec `ebpf:"calls_recvmsg4"`
-	CallsRecvmsg6  *ebpf.MapSpec `ebpf:"calls_recvmsg6"`
-	CallsSendmsg4  *ebpf.MapSpec `ebpf:"calls_sendmsg4"`
-	CallsSendmsg6  *ebpf.MapSpec `ebpf:"calls_sendmsg6"`
-	CallsSkLookup  *ebpf.MapSpec `ebpf:"calls_sk_lookup"`
-	CallsSkMsg     *ebpf.MapSpec `ebpf:"calls_sk_msg"`
-	CallsSockOps   *ebpf.MapSpec `ebpf:"calls_sock_ops"`
-	CallsTcx       *ebpf.MapSpec `ebpf:"calls_tcx"`
-	Counters       *ebpf.MapSpec `ebpf:"counters"`
-	Endpoints      *ebpf.MapSpec `ebpf:"endpoints"`
-	Misses         *ebpf.MapSpec `ebpf:"misses"`
-	Peers          *ebpf.MapSpec `ebpf:"peers"`
-	Results        *ebpf.MapSpec `ebpf:"results"`
-	ServiceIds     *ebpf.MapSpec `ebpf:"service_ids"`
-	Services       *ebpf.MapSpec `ebpf:"services"`
-	Slots          *ebpf.MapSpec `ebpf:"slots"`
-	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
-	Super          *ebpf.MapSpec `ebpf:"super"`
-	WorkloadNames  *ebpf.MapSpec `ebpf:"workload_names"`
-	Workloads      *ebpf.MapSpec `ebpf:"workloads"`
+	Accelerated      *ebpf.MapSpec `ebpf:"accelerated"`
+	Affinities       *ebpf.MapSpec `ebpf:"affinities"`
+	AffinitiesNotes  *ebpf.MapSpec `ebpf:"affinities__notes"`
+	AffinitiesSource *ebpf.MapSpec `ebpf:"affinities__source"`
+	Bridge           *ebpf.MapSpec `ebpf:"bridge"`
+	CallsConnect4    *ebpf.MapSpec `ebpf:"calls_connect4"`
+	CallsConnect6    *ebpf.MapSpec `ebpf:"calls_connect6"`
+	CallsPeername4   *ebpf.MapSpec `ebpf:"calls_peername4"`
+	CallsPeername6   *ebpf.MapSpec `ebpf:"calls_peername6"`
+	CallsRecvmsg4    *ebpf.MapSpec `ebpf:"calls_recvmsg4"`
+	CallsRecvmsg6    *ebpf.MapSpec `ebpf:"calls_recvmsg6"`
+	CallsSendmsg4    *ebpf.MapSpec `ebpf:"calls_sendmsg4"`
+	CallsSendmsg6    *ebpf.MapSpec `ebpf:"calls_sendmsg6"`
+	CallsSkLookup    *ebpf.MapSpec `ebpf:"calls_sk_lookup"`
+	CallsSkMsg       *ebpf.MapSpec `ebpf:"calls_sk_msg"`
+	CallsSockOps     *ebpf.MapSpec `ebpf:"calls_sock_ops"`
+	CallsTcx         *ebpf.MapSpec `ebpf:"calls_tcx"`
+	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Endpoints        *ebpf.MapSpec `ebpf:"endpoints"`
+	Misses           *ebpf.MapSpec `ebpf:"misses"`
+	Peers            *ebpf.MapSpec `ebpf:"peers"`
+	PeersNotes       *ebpf.MapSpec `ebpf:"peers__notes"`
+	PeersSource      *ebpf.MapSpec `ebpf:"peers__source"`
+	Results          *ebpf.MapSpec `ebpf:"results"`
+	ServiceIds       *ebpf.MapSpec `ebpf:"service_ids"`
+	Services         *ebpf.MapSpec `ebpf:"services"`
+	Slots            *ebpf.MapSpec `ebpf:"slots"`
+	Sockets          *ebpf.MapSpec `ebpf:"sockets"`
+	Super            *ebpf.MapSpec `ebpf:"super"`
+	WorkloadNames    *ebpf.MapSpec `ebpf:"workload_names"`
+	Workloads        *ebpf.MapSpec `ebpf:"workloads"`
 }
 
 // ReaderVariableSpecs contains global variables before they are loaded into the kernel.
@@ -171,38 +223,46 @@ func (o *ReaderObjects) Close() error {
 //
 // It can be passed to LoadReaderObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ReaderMaps struct {
-	Accelerated    *ebpf.Map `ebpf:"accelerated"`
-	Affinities     *ebpf.Map `ebpf:"affinities"`
-	CallsConnect4  *ebpf.Map `ebpf:"calls_connect4"`
-	CallsConnect6  *ebpf.Map `ebpf:"calls_connect6"`
-	CallsPeername4 *ebpf.Map `ebpf:"calls_peername4"`
-	CallsPeername6 *ebpf.Map `ebpf:"calls_peername6"`
-	CallsRecvmsg4  *ebpf.Map `ebpf:"calls_recvmsg4"`
-	CallsRecvmsg6  *ebpf.Map `ebpf:"calls_recvmsg6"`
-	CallsSendmsg4  *ebpf.Map `ebpf:"calls_sendmsg4"`
-	CallsSendmsg6  *ebpf.Map `ebpf:"calls_sendmsg6"`
-	CallsSkLookup  *ebpf.Map `ebpf:"calls_sk_lookup"`
-	CallsSkMsg     *ebpf.Map `ebpf:"calls_sk_msg"`
-	CallsSockOps   *ebpf.Map `ebpf:"calls_sock_ops"`
-	CallsTcx       *ebpf.Map `ebpf:"calls_tcx"`
-	Counters       *ebpf.Map `ebpf:"counters"`
-	Endpoints      *ebpf.Map `ebpf:"endpoints"`
-	Misses         *ebpf.Map `ebpf:"misses"`
-	Peers          *ebpf.Map `ebpf:"peers"`
-	Results        *ebpf.Map `ebpf:"results"`
-	ServiceIds     *ebpf.Map `ebpf:"service_ids"`
-	Services       *ebpf.Map `ebpf:"services"`
-	Slots          *ebpf.Map `ebpf:"slots"`
-	Sockets        *ebpf.Map `ebpf:"sockets"`
-	Super          *ebpf.Map `ebpf:"super"`
-	WorkloadNames  *ebpf.Map `ebpf:"workload_names"`
-	Workloads      *ebpf.Map `ebpf:"workloads"`
+	Accelerated      *ebpf.Map `ebpf:"accelerated"`
+	Affinities       *ebpf.Map `ebpf:"affinities"`
+	AffinitiesNotes  *ebpf.Map `ebpf:"affinities__notes"`
+	AffinitiesSource *ebpf.Map `ebpf:"affinities__source"`
+	Bridge           *ebpf.Map `ebpf:"bridge"`
+	CallsConnect4    *ebpf.Map `ebpf:"calls_connect4"`
+	CallsConnect6    *ebpf.Map `ebpf:"calls_connect6"`
+	CallsPeername4   *ebpf.Map `ebpf:"calls_peername4"`
+	CallsPeername6   *ebpf.Map `ebpf:"calls_peername6"`
+	CallsRecvmsg4    *ebpf.Map `ebpf:"calls_recvmsg4"`
+	CallsRecvmsg6    *ebpf.Map `ebpf:"calls_recvmsg6"`
+	CallsSendmsg4    *ebpf.Map `ebpf:"calls_sendmsg4"`
+	CallsSendmsg6    *ebpf.Map `ebpf:"calls_sendmsg6"`
+	CallsSkLookup    *ebpf.Map `ebpf:"calls_sk_lookup"`
+	CallsSkMsg       *ebpf.Map `ebpf:"calls_sk_msg"`
+	CallsSockOps     *ebpf.Map `ebpf:"calls_sock_ops"`
+	CallsTcx         *ebpf.Map `ebpf:"calls_tcx"`
+	Counters         *ebpf.Map `ebpf:"counters"`
+	Endpoints        *ebpf.Map `ebpf:"endpoints"`
+	Misses           *ebpf.Map `ebpf:"misses"`
+	Peers            *ebpf.Map `ebpf:"peers"`
+	PeersNotes       *ebpf.Map `ebpf:"peers__notes"`
+	PeersSource      *ebpf.Map `ebpf:"peers__source"`
+	Results          *ebpf.Map `ebpf:"results"`
+	ServiceIds       *ebpf.Map `ebpf:"service_ids"`
+	Services         *ebpf.Map `ebpf:"services"`
+	Slots            *ebpf.Map `ebpf:"slots"`
+	Sockets          *ebpf.Map `ebpf:"sockets"`
+	Super            *ebpf.Map `ebpf:"super"`
+	WorkloadNames    *ebpf.Map `ebpf:"workload_names"`
+	Workloads        *ebpf.Map `ebpf:"workloads"`
 }
 
 func (m *ReaderMaps) Close() error {
 	return _ReaderClose(
 		m.Accelerated,
 		m.Affinities,
+		m.AffinitiesNotes,
+		m.AffinitiesSource,
+		m.Bridge,
 		m.CallsConnect4,
 		m.CallsConnect6,
 		m.CallsPeername4,
@@ -219,6 +279,8 @@ func (m *ReaderMaps) Close() error {
 		m.Endpoints,
 		m.Misses,
 		m.Peers,
+		m.PeersNotes,
+		m.PeersSource,
 		m.Results,
 		m.ServiceIds,
 		m.Services,
@@ -244,11 +306,53 @@ type ReaderVariables struct {
 //
 // It can be passed to LoadReaderObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ReaderPrograms struct {
-	ReadServices *ebpf.Program `ebpf:"read_services"`
+	AffinitiesKey       *ebpf.Program `ebpf:"affinities__key"`
+	AffinitiesSourceKey *ebpf.Program `ebpf:"affinities__source_key"`
+	AffinitiesValue     *ebpf.Program `ebpf:"affinities__value"`
+	AffinitiesBridgeAdd *ebpf.Program `ebpf:"affinities_bridge_add"`
+	AffinitiesBridgeGet *ebpf.Program `ebpf:"affinities_bridge_get"`
+	AffinitiesBridgeSet *ebpf.Program `ebpf:"affinities_bridge_set"`
+	AffinitiesCheck     *ebpf.Program `ebpf:"affinities_check"`
+	AffinitiesCopy      *ebpf.Program `ebpf:"affinities_copy"`
+	AffinitiesSettle    *ebpf.Program `ebpf:"affinities_settle"`
+	PeersKey            *ebpf.Program `ebpf:"peers__key"`
+	PeersSourceKey      *ebpf.Program `ebpf:"peers__source_key"`
+	PeersValue          *ebpf.Program `ebpf:"peers__value"`
+	PeersBridgeAdd      *ebpf.Program `ebpf:"peers_bridge_add"`
+	PeersBridgeGet      *ebpf.Program `ebpf:"peers_bridge_get"`
+	PeersBridgeRemove   *ebpf.Program `ebpf:"peers_bridge_remove"`
+	PeersBridgeSet      *ebpf.Program `ebpf:"peers_bridge_set"`
+	PeersCheck          *ebpf.Program `ebpf:"peers_check"`
+	PeersCopy           *ebpf.Program `ebpf:"peers_copy"`
+	PeersIsDead         *ebpf.Program `ebpf:"peers_is_dead"`
+	PeersReap           *ebpf.Program `ebpf:"peers_reap"`
+	PeersSettle         *ebpf.Program `ebpf:"peers_settle"`
+	ReadServices        *ebpf.Program `ebpf:"read_services"`
 }
 
 func (p *ReaderPrograms) Close() error {
 	return _ReaderClose(
+		p.AffinitiesKey,
+		p.AffinitiesSourceKey,
+		p.AffinitiesValue,
+		p.AffinitiesBridgeAdd,
+		p.AffinitiesBridgeGet,
+		p.AffinitiesBridgeSet,
+		p.AffinitiesCheck,
+		p.AffinitiesCopy,
+		p.AffinitiesSettle,
+		p.PeersKey,
+		p.PeersSourceKey,
+		p.PeersValue,
+		p.PeersBridgeAdd,
+		p.PeersBridgeGet,
+		p.PeersBridgeRemove,
+		p.PeersBridgeSet,
+		p.PeersCheck,
+		p.PeersCopy,
+		p.PeersIsDead,
+		p.PeersReap,
+		p.PeersSettle,
 		p.ReadServices,
 	)
 }
