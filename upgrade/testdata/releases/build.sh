@@ -1,16 +1,28 @@
 #!/bin/sh
-# Compiles the releases that upgrades are tested with, from the product's own C: sh testdata/releases/build.sh, in upgrade/.
-# `go generate` does not run it: what was released does not change with the C. What is different in each is said here and
-# in the headers beside this file.
+# Compiles the releases that upgrades are tested with, from the product's own C as it was at one commit: what was released
+# does not change with the C. `go generate ./upgrade` runs it. What is different in each release is said here and in the
+# headers beside this file. It needs the history of the repository, and fetches it.
 set -eu
-cd ../bpf
+base=61dbed3ccd94ad10fede20cfa34d83cb095d79cf
+here=$(pwd)/testdata/releases
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+git -C .. cat-file -e "$base^{commit}" 2>/dev/null || git -C .. fetch -q --unshallow || {
+	echo "commit $base is not in this clone, and its history cannot be fetched" >&2
+	exit 1
+}
+git -C .. archive "$base" -o "$tree/base.tar" bpf upgrade/word.h upgrade/migrate
+tar -xf "$tree/base.tar" -C "$tree"
+mkdir -p "$tree/upgrade/testdata/releases"
+cp "$here"/*.h "$tree/upgrade/testdata/releases"
+cd "$tree/bpf"
 at=../upgrade/testdata/releases
 compile() {
 	name=$1
 	shift
 	clang-19 -target bpf -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unused-function \
-		-fno-ident -fdebug-compilation-dir=. ${BPF2GO_CFLAGS:-} "$@" -c mesh.c -o "$at/$name.o"
-	llvm-strip-19 -g "$at/$name.o"
+		-fno-ident -fdebug-compilation-dir=. ${BPF2GO_CFLAGS:-} "$@" -c mesh.c -o "$here/$name.o"
+	llvm-strip-19 -g "$here/$name.o"
 }
 release() { # name, schema of affinities, schema of peers, more
 	name=$1 affinity=$2 peer=$3
