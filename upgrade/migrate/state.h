@@ -323,6 +323,15 @@ int STATE_(_settle)(struct bpf_iter__bpf_map_elem *ctx)
 	return copied(ctx->meta->seq, COPY_INSERTED);
 }
 
+/*
+ * A look-up takes no lock: it may miss an entry that is replaced meanwhile, for the new one is put at the head of the list
+ * that it has begun, and the old one is gone when it gets there. Seen: 1 of 3 million. Three such in a row are not.
+ */
+static __always_inline bool STATE_(_is_there)(const STATE_KEY *key)
+{
+	return bpf_map_lookup_elem(&STATE, key) || bpf_map_lookup_elem(&STATE, key) || bpf_map_lookup_elem(&STATE, key);
+}
+
 static long STATE_(_check_next)(__u32 i, struct check_request *request)
 {
 	char source_key[STATE_KEY_MAX] = {};
@@ -334,7 +343,7 @@ static long STATE_(_check_next)(__u32 i, struct check_request *request)
 		request->fault = 1;
 		return 1;
 	}
-	if (STATE_(__key)(source_key, &key) || !bpf_map_lookup_elem(&STATE, &key))
+	if (STATE_(__key)(source_key, &key) || !STATE_(_is_there)(&key))
 		request->missing++;
 	return 0;
 }
