@@ -63,6 +63,7 @@ type record struct {
 	held        bool   // adopted, and no source has named it
 	weight      uint32 // as wanted; of an adopted one its number of slots
 	position    uint32 // in members
+	place       uint32 // in the list of what is wanted, when that was last matched
 	incarnation uint32
 }
 

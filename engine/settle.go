@@ -100,7 +100,7 @@ func (s *settling) match() {
 		for _, index := range s.set.levels[l].members {
 			r := m.records.at(index)
 			r.next = nowhere
-			switch w := s.wants.find(r.address, r.port); {
+			switch w := s.wants.of(r); {
 			case w != nil && w.level != nowhere && w.index == 0:
 				w.index, r.next = index, w.level
 				if r.held {

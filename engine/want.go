@@ -3,7 +3,8 @@
 package engine
 
 import (
-	"hash/maphash"
+	"math/bits"
+	"math/rand/v2"
 
 	"github.com/evenkeel/evenkeel/bpf"
 )
@@ -27,7 +28,7 @@ type wants struct {
 	list  []want
 	cells []cell
 	round uint32
-	seed  maphash.Seed
+	seed  [2]uint64
 }
 
 type cell struct {
@@ -35,7 +36,7 @@ type cell struct {
 	want  int32
 }
 
-func newWants() *wants { return &wants{seed: maphash.MakeSeed()} }
+func newWants() *wants { return &wants{seed: [2]uint64{rand.Uint64(), rand.Uint64()}} }
 
 // gather fills w with the endpoints behind one port of s that are of the family of key, and with their levels.
 // An address and port that several slices list counts once, as the last of them in order of name says.
@@ -97,14 +98,25 @@ func (w *wants) find(address bpf.MeshAddress, port uint16) *want {
 	return nil
 }
 
+// of finds what is wanted of a record: mostly where it was last time, for sources keep their order.
+func (w *wants) of(r *record) *want {
+	if i := int(r.place); i < len(w.list) {
+		if x := &w.list[i]; x.address == r.address && x.port == r.port {
+			return x
+		}
+	}
+	c := w.cell(r.address, r.port)
+	if c.round != w.round {
+		return nil
+	}
+	r.place = uint32(c.want)
+	return &w.list[c.want]
+}
+
 // cell returns the cell that holds address and port, or the empty one where they belong.
 func (w *wants) cell(address bpf.MeshAddress, port uint16) *cell {
-	type key struct {
-		address bpf.MeshAddress
-		port    uint32
-	}
-	mask := len(w.cells) - 1
-	for i := int(maphash.Comparable(w.seed, key{address, uint32(port)})) & mask; ; i = (i + 1) & mask {
+	mask := uint64(len(w.cells) - 1)
+	for i := w.hash(&address, port) & mask; ; i = (i + 1) & mask {
 		c := &w.cells[i]
 		if c.round != w.round {
 			return c
@@ -113,4 +125,13 @@ func (w *wants) cell(address bpf.MeshAddress, port uint16) *cell {
 			return c
 		}
 	}
+}
+
+// hash folds products of an address's halves and a port, each mixed with a random number that whoever chooses addresses does
+// not know (as wyhash does).
+func (w *wants) hash(address *bpf.MeshAddress, port uint16) uint64 {
+	a := &address.Word
+	high, low := bits.Mul64((uint64(a[0])|uint64(a[1])<<32)^w.seed[0], (uint64(a[2])|uint64(a[3])<<32)^w.seed[1])
+	high, low = bits.Mul64(high^low^w.seed[0], uint64(port)^w.seed[1])
+	return high ^ low
 }
