@@ -195,7 +195,7 @@ func (w *world) settleConflicts() []step {
 	return steps
 }
 
-var everyKind = []Kind{Services, Slices, Nodes, Workloads}
+var everyKind = []Kind{Services, Slices, Nodes, Workloads, Namespaces}
 
 func modelEngine(t failer, m *model) *Engine {
 	o := Options{Node: "here", Sources: sourceNames, Log: slog.New(slog.DiscardHandler)}
