@@ -271,12 +271,13 @@ func readCPUs(t *testing.T) int {
 
 // Rounds that others disturb are made again; where hardly any is not, all are shown and none is trusted.
 func TestRoundsAreMadeAgain(t *testing.T) {
-	s := &session{}
+	begin := time.Now()
+	// A machine that does nothing but what the blocks say.
+	s := &session{usage: func() (usage, error) { return usage{when: begin.Add(time.Since(begin))}, nil }}
 	calls := 0
 	block := func(context.Context) (map[string]float64, time.Duration, error) {
 		calls++
-		// More CPU time than there is: the round is not disturbed, whatever else the machine does.
-		return map[string]float64{metricRate: float64(calls)}, time.Hour, nil
+		return map[string]float64{metricRate: float64(calls)}, 0, nil
 	}
 	series, err := s.time(t.Context(), "made up", []arm{{Plain, block}, {Again, block}}, 6)
 	if err != nil {
@@ -287,7 +288,7 @@ func TestRoundsAreMadeAgain(t *testing.T) {
 	}
 	loud := func(context.Context) (map[string]float64, time.Duration, error) {
 		calls++
-		return map[string]float64{metricRate: 1}, -time.Hour, nil // as if others had used an hour
+		return map[string]float64{metricRate: 1}, -time.Hour, nil // so others have used an hour
 	}
 	// As many as were asked for without patience; with it, until that has run out.
 	for _, patience := range []time.Duration{0, 50 * time.Millisecond} {

@@ -141,14 +141,14 @@ func (s *session) awaitQuiet(ctx context.Context, trial string) error {
 	const look = 300 * time.Millisecond
 	for s.patience > 0 {
 		begin := time.Now()
-		before, err := readUsage()
+		before, err := s.usage()
 		if err != nil {
 			return err
 		}
 		if err := pause(ctx, look); err != nil {
 			return err
 		}
-		after, err := readUsage()
+		after, err := s.usage()
 		if err != nil {
 			return err
 		}

@@ -115,7 +115,7 @@ func (s *session) round(ctx context.Context, arms []arm, number, turns int) (map
 		took[i] = map[string][]float64{}
 	}
 	var ours time.Duration
-	before, err := readUsage()
+	before, err := s.usage()
 	if err != nil {
 		return nil, "", err
 	}
@@ -134,7 +134,7 @@ func (s *session) round(ctx context.Context, arms []arm, number, turns int) (map
 			ours += used
 		}
 	}
-	after, err := readUsage()
+	after, err := s.usage()
 	if err != nil {
 		return nil, "", err
 	}

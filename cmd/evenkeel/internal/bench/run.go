@@ -97,6 +97,7 @@ type session struct {
 	files        map[Scale]string
 
 	kernelThreads []int
+	usage         func() (usage, error) // of the machine: readUsage, but in tests
 
 	sites                             []*site
 	plain, nat, mesh, engine, upgrade *site
@@ -119,7 +120,7 @@ func Run(ctx context.Context, o Options) (d *Document, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the benchmark makes network namespaces and loads BPF programs: run it as root")
 	}
-	s := &session{Options: o, effort: fullEffort, cpus: runtime.NumCPU(), files: map[Scale]string{}, peers: map[string]*site{},
+	s := &session{Options: o, effort: fullEffort, usage: readUsage, cpus: runtime.NumCPU(), files: map[Scale]string{}, peers: map[string]*site{},
 		patience: o.Patience}
 	if o.Quick {
 		s.effort = quickEffort
