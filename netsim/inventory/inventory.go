@@ -103,7 +103,7 @@ func (i Inventory) Only(kinds ...Kind) Inventory {
 }
 
 // ByName forgets the numbers of all objects: they may be other ones, as long as there are as many of the same names.
-// Numbers of generations in names are forgotten, too; the count of descriptors stays.
+// Numbers of generations and cookies of namespaces in names are forgotten, too; the count of descriptors stays.
 func (i Inventory) ByName() Inventory {
 	return i.forget(func(Object) bool { return true })
 }
@@ -123,15 +123,15 @@ func (i Inventory) forget(which func(Object) bool) Inventory {
 		}
 		o.Number = 0
 		if o.Kind == Pin {
-			o.Name = generation.ReplaceAllString(o.Name, "/gen/N")
+			o.Name = numbered.ReplaceAllString(o.Name, "$1/N")
 		}
 	}
 	slices.SortFunc(named, compare)
 	return named
 }
 
-// generation is the directory of a generation among pins.
-var generation = regexp.MustCompile(`/gen/\d+`)
+// numbered are the directories of generations and pods among pins.
+var numbered = regexp.MustCompile(`(/gen|/links/pods)/\d+`)
 
 // Difference lists what one inventory has and another has not.
 func Difference(before, after Inventory) (gone, added Inventory) {
