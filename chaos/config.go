@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+
+	"github.com/evenkeel/evenkeel/chaos/schedule"
 )
 
 // Config says what the suites run on. Its zero value, but for Binaries, is what this project's own tests run on.
@@ -17,6 +19,8 @@ type Config struct {
 	Chaos string
 	// Ztunnel is the program of data plane ztunnel.
 	Ztunnel string
+	// Schedule is what the random walk does in place of what it would draw.
+	Schedule schedule.Schedule
 }
 
 // config is what the specs see.

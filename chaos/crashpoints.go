@@ -18,7 +18,6 @@ import (
 	"github.com/evenkeel/evenkeel/netsim/fault"
 	"github.com/evenkeel/evenkeel/netsim/fault/supervisor"
 	"github.com/evenkeel/evenkeel/netsim/flow"
-	"github.com/evenkeel/evenkeel/netsim/flow/record"
 	"github.com/evenkeel/evenkeel/netsim/inventory"
 )
 
@@ -30,10 +29,7 @@ func watchedWhile(ctx SpecContext, lab *netsim.Lab, what string, flows []flow.Sp
 	r.Untimed = true
 	serveMesh(ctx, r, lab)
 	r.watch(ctx, lab.Pod("client"), &flow.Plan{Flows: flows})
-	r.mark(record.Now(), record.Phase{Name: "without a fault", FaultFree: true})
-	during(ctx, 300*time.Millisecond)
-	r.flush()
-	r.mark(record.Now(), record.Phase{Name: what})
+	r.begin(ctx, what)
 	act(r)
 	report := r.judge()
 	r.stop()
@@ -144,7 +140,7 @@ var _ = Describe("Crash points", Label("dataplane:evenkeel", "crash", "fault:kil
 		})
 	})
 
-	It("of applying a change", Label("tier:pr"), limit, func(ctx SpecContext) {
+	It("of applying a change", Label("tier:nightly"), limit, func(ctx SpecContext) {
 		const name = "applied.yaml"
 		DeferCleanup(func() { Expect(os.RemoveAll(filepath.Join(lab.Info().Manifests, name))).To(Succeed()) })
 		// One service comes, one goes, one gets other endpoints.
@@ -216,7 +212,7 @@ var _ = Describe("Crash points", Label("dataplane:evenkeel", "crash", "fault:kil
 		GinkgoHelper()
 		running(ctx)
 		for _, pod := range []string{"client", "near"} {
-			Expect(lab.Enrol(ctx, pod)).To(Succeed())
+			Expect(lab.Enrol(ctx, "default/"+pod)).To(Succeed())
 		}
 	}
 	uninstall := func(ctx SpecContext) {

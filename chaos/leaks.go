@@ -53,7 +53,7 @@ func same(ctx SpecContext, lab *netsim.Lab, before inventory.Inventory,
 				found.Leaks = append(found.Leaks, o.String())
 			}
 			evidence("inventory, - before, + after", strings.Join(lines, "\n"))
-			Fail("the lab has not what it had before:\n" + strings.Join(lines, "\n"))
+			Expect(lines).To(BeEmpty(), "the lab has not what it had before:\n%s", strings.Join(lines, "\n"))
 		}
 	}
 }
@@ -82,7 +82,7 @@ func gone(ctx SpecContext, places netsim.Places, had inventory.Inventory) {
 			for _, o := range left {
 				found.Leaks = append(found.Leaks, o.String())
 			}
-			Fail("this was left behind:\n" + strings.Join(lines, "\n"))
+			Expect(lines).To(BeEmpty(), "this was left behind:\n%s", strings.Join(lines, "\n"))
 		}
 	}
 }

@@ -123,7 +123,7 @@ var _ = Describe("Restart table", Label("dataplane:evenkeel", "restart"), Ordere
 			})
 		}
 	}
-	It("survives SIGTERM", Label("tier:smoke", "fault:term"), limit, hit("term", time.Second))
+	It("survives SIGTERM", Label("tier:pr", "fault:term"), limit, hit("term", time.Second))
 	It("survives SIGKILL", Label("tier:smoke", "fault:kill"), limit, hit("kill", time.Second))
 	It("survives SIGSTOP of both agents for 5 s", Label("tier:pr", "fault:stop"), limit, both("stop", 5*time.Second, ""))
 	It("survives SIGSTOP of both agents for 30 s", Label("tier:nightly", "fault:stop"), limit, both("stop", 30*time.Second, ""))

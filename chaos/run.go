@@ -138,6 +138,25 @@ func (r *run) quiet(ctx SpecContext, what string) (budget time.Duration) {
 	}
 }
 
+// begin watches without a fault for a moment, and begins the phase what of a run in which no time is judged.
+func (r *run) begin(ctx SpecContext, what string) {
+	GinkgoHelper()
+	r.mark(record.Now(), record.Phase{Name: "without a fault", FaultFree: true})
+	during(ctx, 300*time.Millisecond)
+	r.flush()
+	r.mark(record.Now(), record.Phase{Name: what})
+}
+
+// finish is judge for a run whose servers may have been ended by a fault.
+func (r *run) finish() *record.Report {
+	GinkgoHelper()
+	report := r.judge()
+	for _, s := range r.servers {
+		_ = s.Stop() // it may have gone with its pod
+	}
+	return report
+}
+
 // flush returns when all that has happened is in the recordings.
 func (r *run) flush() {
 	GinkgoHelper()
