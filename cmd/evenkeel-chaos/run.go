@@ -27,6 +27,7 @@ import (
 
 	"github.com/evenkeel/evenkeel/chaos"
 	"github.com/evenkeel/evenkeel/chaos/report"
+	"github.com/evenkeel/evenkeel/chaos/schedule"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 )
@@ -36,6 +37,7 @@ type runOptions struct {
 	chaos.Config
 	dataplane          string
 	label, page, junit string
+	schedule           string
 	seed               uint64
 	output             command.Output
 	list               bool
@@ -72,6 +74,8 @@ parentheses combine them. --list shows the specs and their labels.`,
 	f.StringVar(&o.Ztunnel, "ztunnel", e.Getenv("EVENKEEL_ZTUNNEL"), "the ztunnel that is compared with; default: $EVENKEEL_ZTUNNEL")
 	f.StringVar(&o.label, "label", "", "run the specs with these labels; default: all")
 	f.Uint64Var(&o.seed, "seed", 0, "decides everything that is drawn at random; default: the time")
+	f.StringVar(&o.schedule, "schedule", "", "have the random walk do this: faults as fault inject takes them, ' + ' between those "+
+		"that are there at once, ';' between rounds")
 	f.StringVar(&o.Binaries, "binaries", "", "directory of the evenkeel to test; default: the one of this program")
 	f.StringVar(&o.page, "report", "", "write the report to this HTML file, which needs nothing else")
 	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
@@ -98,6 +102,12 @@ func (o *runOptions) check(c *cobra.Command) error {
 	}
 	if o.dataplane != "" && !slices.Contains(netsim.Dataplanes(), netsim.Dataplane(o.dataplane)) {
 		return command.Usage(c, fmt.Errorf("--dataplane %q: %v are known", o.dataplane, netsim.Dataplanes()))
+	}
+	if o.schedule != "" {
+		var err error
+		if o.Schedule, err = schedule.Parse(o.schedule); err != nil {
+			return command.Usage(c, fmt.Errorf("--%w", err))
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -221,6 +231,7 @@ func (o *runOptions) again(seed int64) string {
 	line := []string{"evenkeel-chaos", "run"}
 	for _, f := range []struct{ flag, value string }{
 		{"--dataplane", o.dataplane}, {"--label", o.label}, {"--seed", fmt.Sprint(seed)},
+		{"--schedule", o.schedule},
 	} {
 		if f.value == "" {
 			continue
