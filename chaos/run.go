@@ -27,6 +27,8 @@ type run struct {
 	dir     string
 	clients []*flow.Client
 	servers []*flow.Server
+	// finished tells that servers may have been ended by a fault.
+	finished bool
 	// files are the recordings.
 	files []string
 }
@@ -65,7 +67,13 @@ func (r *run) serve(ctx SpecContext, where flow.Place) *flow.Server {
 	GinkgoHelper()
 	s, err := flow.StartServer(context.WithoutCancel(ctx), where, instrument(), r.file("server"))
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(s.Stop)
+	DeferCleanup(func() error {
+		err := s.Stop()
+		if r.finished {
+			return nil
+		}
+		return err
+	})
 	r.servers = append(r.servers, s)
 	return s
 }
@@ -150,6 +158,7 @@ func (r *run) begin(ctx SpecContext, what string) {
 // finish is judge for a run whose servers may have been ended by a fault.
 func (r *run) finish() *record.Report {
 	GinkgoHelper()
+	r.finished = true
 	report := r.judge()
 	for _, s := range r.servers {
 		_ = s.Stop() // it may have gone with its pod
