@@ -167,14 +167,14 @@ var _ = Describe("Upgrades", Label("dataplane:evenkeel", "upgrade", "fault:kill-
 	}
 	for _, p := range procedures {
 		const sampled = 90 // one in so many steps, and all of them at night
-		It(fmt.Sprintf("are killed while %s", p.what), Label("tier:nightly"), limit, kill(p.make, 5, sampled))
+		It(fmt.Sprintf("are killed while %s", p.what), Label("tier:pr"), limit, kill(p.make, 5, sampled))
 		for part := range p.parts {
 			It(fmt.Sprintf("are killed at every step of %s, part %d of %d", p.what, part+1, p.parts), Label("tier:nightly"), limit,
 				kill(p.make, part, p.parts))
 		}
 	}
 
-	It("have one writer when eight begin at once", Label("tier:nightly"), limit, func(ctx SpecContext) {
+	It("have one writer when eight begin at once", Label("tier:pr"), limit, func(ctx SpecContext) {
 		base(ctx)
 		watchedWhile(ctx, u.lab, "eight at once", everyFlow(), func(*run) {
 			had := take(u.lab)
@@ -207,7 +207,7 @@ var _ = Describe("Upgrades", Label("dataplane:evenkeel", "upgrade", "fault:kill-
 		})
 	})
 
-	It("that are refused cost nothing", Label("tier:nightly"), limit, func(ctx SpecContext) {
+	It("that are refused cost nothing", Label("tier:pr"), limit, func(ctx SpecContext) {
 		base(ctx)
 		had := take(u.lab)
 		_, err := command(ctx, u.lab, node, u.args("apply", "--max-workloads", "7")...)
