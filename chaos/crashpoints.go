@@ -131,24 +131,14 @@ var _ = Describe("Crash points", Label("dataplane:evenkeel", "crash", "fault:kil
 		}
 	}
 
-	// Before each call or after each, as the seed has it, is what there is time for in every run.
-	for _, c := range []struct {
-		name, tier string
-		part       func() (int, int)
-	}{
-		{"every other step of", "tier:pr", func() (int, int) { return int(seed() % 2), 2 }},
-		{"every step of", "tier:nightly", func() (int, int) { return 0, 1 }},
-	} {
-		It("at "+c.name+" a start that adopts what is there", Label(c.tier), limit, func(ctx SpecContext) {
-			watchedWhile(ctx, lab, "adopt", everyFlow(), func(r *run) {
-				p := &procedure{name: "adopt", words: words, begin: nothing, perform: start, complete: running}
-				check := asNow(ctx, steady)
-				p.check = func(ctx SpecContext) { running(ctx); check(ctx) }
-				part, of := c.part()
-				p.killEverywhere(ctx, r, part, of)
-			})
+	It("of a start that adopts what is there", Label("tier:pr"), limit, func(ctx SpecContext) {
+		watchedWhile(ctx, lab, "adopt", everyFlow(), func(r *run) {
+			p := &procedure{name: "adopt", words: words, begin: nothing, perform: start, complete: running}
+			check := asNow(ctx, steady)
+			p.check = func(ctx SpecContext) { running(ctx); check(ctx) }
+			p.killEverywhere(ctx, r, 0, 1)
 		})
-	}
+	})
 
 	It("of applying a change", Label("tier:nightly"), limit, func(ctx SpecContext) {
 		const name = "applied.yaml"

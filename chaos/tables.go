@@ -184,7 +184,7 @@ func (w row) keep(ctx SpecContext, lab *netsim.Lab) {
 			}
 			Expect(d.Verdict).NotTo(Equal(record.Broken), "%+v", d)
 		}
-		if timed && inconclusive(report) {
+		if timed && report.Void {
 			r.Discarded = true
 			continue
 		}
