@@ -60,8 +60,8 @@ new agent; whether an event meets two generations; and whether a map whose layou
 counted to the last one while two CPUs make a million a second. Beside it, in the same run and on the same map and
 traffic, the schemes of other systems are imitated: their rows say what those lose.
 
-Generations are those of the data plane itself, in a pod that this command makes and removes; maps are moved on a synthetic one,
-which keeps books. It needs root, and with --quick some two minutes on two cores.`
+Generations are those of the data plane itself, in a pod that this command makes and removes; maps are moved on a
+synthetic one, which keeps books. It needs root, and with --quick some two minutes on two cores.`
 	c.Example = `  sudo evenkeel bench upgrade --quick
   sudo evenkeel bench upgrade --only 'migrate-*,imitation-*' -o json --check
   evenkeel bench upgrade --list`

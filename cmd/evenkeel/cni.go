@@ -19,8 +19,9 @@ import (
 
 func newCNICommand(e command.Env) *cobra.Command {
 	c := command.Group(&cobra.Command{
-		Use:   "cni",
-		Short: "Put the CNI plugin into this node's chain, or take it out",
+		Use:     "cni",
+		Short:   "Put the CNI plugin into this node's chain, or take it out",
+		Example: "  evenkeel cni install\n  evenkeel cni status",
 		Long: `Put the CNI plugin into this node's chain, or take it out.
 
 The plugin makes a pod a workload before its containers start, by the pinned data plane alone: no agent is needed. Which
@@ -116,8 +117,9 @@ Where the primary plugin writes its configuration anew the entry is gone: an age
 func newCNIUninstallCommand(e command.Env) *cobra.Command {
 	var f cniFlags
 	c := &cobra.Command{
-		Use:   "uninstall",
-		Short: "Take the CNI plugin out of this node's chain",
+		Use:     "uninstall",
+		Short:   "Take the CNI plugin out of this node's chain",
+		Example: "  evenkeel cni uninstall",
 		Long: `Take the CNI plugin out of this node's chain: first out of every network configuration, then the binary. Pods that run
 stay in the mesh; new ones start outside. Stop an agent with --cni first, or it puts the plugin back.`,
 		Args: command.NoArgs,
@@ -140,8 +142,9 @@ func newCNIStatusCommand(e command.Env) *cobra.Command {
 	var f cniFlags
 	var out command.Output
 	c := &cobra.Command{
-		Use:   "status",
-		Short: "Show whether the CNI plugin is in this node's chain",
+		Use:     "status",
+		Short:   "Show whether the CNI plugin is in this node's chain",
+		Example: "  evenkeel cni status -o json | jq .problems",
 		Long: `Show whether the CNI plugin is in the chain that the runtime uses, and what is wrong. The exit code is 1 if anything
 is.`,
 		Args: command.NoArgs,
