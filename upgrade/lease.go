@@ -58,8 +58,11 @@ func inherit(ctx context.Context, path string, killed int) (*os.File, error) {
 	}
 }
 
+// tryLease locks the directory, or says who has. A holder that goes between the two is not there to be named, which
+// looks as if it were outside this PID namespace: only if that is so again and again it is.
 func tryLease(path string) (*os.File, error) {
-	for {
+	const looks = 8
+	for nameless := 0; ; {
 		dir, err := os.Open(path)
 		if err != nil {
 			return nil, err
@@ -71,6 +74,9 @@ func tryLease(path string) (*os.File, error) {
 			dir.Close()
 			if err != nil {
 				return nil, err
+			}
+			if nameless++; pid == 0 && nameless < looks {
+				continue
 			}
 			return nil, &HeldError{Dir: path, PID: pid, Command: command(pid)}
 		case err != nil:
