@@ -163,12 +163,7 @@ var _ = Describe("Flows through the mesh", Label("dataplane:evenkeel", "tier:smo
 	}
 
 	It("are intact, and what must be refused is refused", func(ctx SpecContext) {
-		lab := newMeshLab(ctx, evenkeel())
-		report := watched(ctx, lab, append(everyKind(), refused()...))
-		for _, d := range report.Details {
-			Expect(d.Verdict).NotTo(Equal(record.Broken), "%+v", d)
-		}
-		Expect(report.WrongVerdicts).To(BeZero())
+		undisturbed(ctx, newMeshLab(ctx, evenkeel()), "mesh", everyFlow, func(*run) { during(ctx, time.Second) })
 	}, limit)
 
 	It("are caught where a build lets a miss pass", Label("build:control"), func(ctx SpecContext) {
