@@ -27,6 +27,8 @@ type run struct {
 	dir     string
 	clients []*flow.Client
 	servers []*flow.Server
+	// processors tells a machine that stood still from a data plane that did.
+	processors *flow.Processors
 	// finished tells that servers may have been ended by a fault.
 	finished bool
 	// files are the recordings.
@@ -41,6 +43,9 @@ func newRun(name string) *run {
 	r := &run{dir: dir, files: []string{filepath.Join(dir, "phases.ndjson")},
 		Run: &result.Run{Name: name, Wall: time.Now(), Start: record.Now()}}
 	found.Runs = append(found.Runs, r.Run)
+	r.processors, err = flow.StartProcessors(context.Background(), instrument(), r.file("processors"))
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(r.processors.Stop)
 	DeferCleanup(func() {
 		if r.End == 0 {
 			r.End = record.Now()
@@ -190,6 +195,7 @@ func (r *run) judge() *record.Report {
 	for _, c := range r.clients {
 		Expect(c.Stop()).To(Succeed())
 	}
+	Expect(r.processors.Stop()).To(Succeed())
 	r.End = record.Now()
 	var err error
 	r.Report, err = record.JudgeFiles(r.files...)

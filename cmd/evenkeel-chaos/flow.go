@@ -20,7 +20,7 @@ func newFlowCommand() *cobra.Command {
 		Short:  "The two ends of counted flows",
 		Hidden: true,
 	}
-	c.AddCommand(newFlowClientCommand(), newFlowServerCommand(), newFlowRelayCommand())
+	c.AddCommand(newFlowClientCommand(), newFlowServerCommand(), newFlowRelayCommand(), newFlowProcessorsCommand())
 	return command.Group(c)
 }
 
@@ -70,4 +70,16 @@ func newFlowRelayCommand() *cobra.Command {
 	c.Flags().StringVar(&address, "to", "", "address of the servers; each protocol has the same port there")
 	c.Flags().Uint64Var(&seed, "seed", 1, "decides when, and to which bit, a wrong is done")
 	return c
+}
+
+func newFlowProcessorsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "processors",
+		Short: "Record when a processor of the machine stood still, until standard input ends",
+		Args:  command.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			in, out := flow.Streams()
+			return flow.RunProcessors(c.Context(), in, out)
+		},
+	}
 }

@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		err = RunServer(context.Background(), in, out, scheduling)
 	case "client":
 		err = RunClient(context.Background(), in, out, scheduling)
+	case "processors":
+		err = RunProcessors(context.Background(), in, out)
 	case "capacity":
 		err = capacity(args[2])
 	}

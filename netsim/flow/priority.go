@@ -22,10 +22,16 @@ import (
 // Garbage is collected only when there is much of it: to collect it makes frames late.
 func Prefer() string {
 	runtime.GOMAXPROCS(1)
+	return prefer(1)
+}
+
+// prefer is Prefer without a word about processors. priority is the real-time one, from 1.
+func prefer(priority uint32) string {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(256 << 20)
 	if everyThread(func(thread int) error {
-		return unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+		return unix.SchedSetAttr(thread,
+			&unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: priority}, 0)
 	}) {
 		return "fifo"
 	}

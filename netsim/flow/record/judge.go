@@ -105,6 +105,10 @@ type run struct {
 	flows   map[uint64]*flowLines
 	windows []Window
 	stalls  []Stall
+	// standstills are those of all processors.
+	standstills []Standstill
+	// stalled is when some process of the instrument did not run, halted when that or a processor did not.
+	stalled, halted union
 }
 
 // JudgeFiles judges the recordings of one run, in any order.
@@ -149,6 +153,8 @@ func (r *run) add(line any) error {
 		return r.of(line.Flow, func(f *flowLines) { f.frames += line.Received })
 	case *Stall:
 		r.stalls = append(r.stalls, *line)
+	case *Standstill:
+		r.standstills = append(r.standstills, *line)
 	case *Late:
 		return r.of(line.Flow, func(f *flowLines) { f.late = append(f.late, *line) })
 	case *Blind:
@@ -175,7 +181,14 @@ func (r *run) judge() (*Report, error) {
 		return nil, errors.New("the recording has no flow: nothing can be judged")
 	}
 	slices.SortStableFunc(r.phases, func(a, b Phase) int { return cmp.Compare(a.Time, b.Time) })
-	slices.SortFunc(r.stalls, func(a, b Stall) int { return cmp.Compare(a.From, b.From) })
+	var stalls, halts []interval
+	for _, s := range r.stalls {
+		stalls = append(stalls, interval{s.From, s.To})
+	}
+	for _, s := range r.standstills {
+		halts = append(halts, interval{s.From, s.To})
+	}
+	r.stalled, r.halted = unite(stalls), unite(append(halts, stalls...))
 	report := &Report{Version: Version}
 	baseline := r.baseline()
 	budget := max(budgetFactor*baseline, int64(budgetFloor))
@@ -206,6 +219,9 @@ func (r *run) judge() (*Report, error) {
 			milliseconds(stall.To-stall.From))
 	} else if blind > limit {
 		report.void("client or server were %.1f ms late to send: what happened meanwhile was not seen", milliseconds(blind))
+	}
+	if what := r.unexplained(budget, limit); what != "" {
+		report.void("%s", what)
 	}
 	report.Blind = milliseconds(max(blind, stall.To-stall.From))
 	report.WorstGap = milliseconds(worst)
@@ -255,7 +271,7 @@ func (r *run) verdict(f *flowLines, budget int64) (FlowVerdict, int64) {
 		if !r.judged(late.Due, late.Received) {
 			continue
 		}
-		if lateness := late.Lateness - r.stalled(late.Due, late.Received); lateness > gap {
+		if lateness := late.Lateness - r.stalled.within(late.Due, late.Received); lateness > gap {
 			gap, v.Phase = lateness, r.phaseAt(late.Due).Name
 		}
 	}
@@ -293,19 +309,52 @@ func (r *run) verdict(f *flowLines, budget int64) (FlowVerdict, int64) {
 	return v, gap
 }
 
-// stalled returns how much of a stretch some process of the instrument did not run.
-func (r *run) stalled(from, to int64) int64 {
-	var sum int64
-	for _, s := range r.stalls { // sorted; where two overlap the later counts from the end of the earlier
-		if s.From = max(s.From, from); s.From >= to {
-			break
+// unexplained says why it cannot be told whether frames were late on their way, empty if it can be told of all flows.
+// There are two cases. A flow is beyond the budget, but might not be if some processor had not stood still meanwhile. Or
+// it is within the budget only because a process of the instrument did not run, and was so late that a gap beyond the
+// limit may hide behind that.
+func (r *run) unexplained(budget, limit int64) string {
+	flows, worst, why := 0, int64(0), ""
+	for _, id := range r.order {
+		// The worst of this flow: as it was, without what processes were late, and without what processors were, too.
+		var raw, net, sure Late
+		for _, late := range r.flows[id].late {
+			if late.Lateness <= budget || !r.judged(late.Due, late.Received) {
+				continue
+			}
+			raw = later(raw, late, 0)
+			net = later(net, late, r.stalled.within(late.Due, late.Received))
+			sure = later(sure, late, r.halted.within(late.Due, late.Received))
 		}
-		if s.To = min(s.To, to); s.To > s.From {
-			sum += s.To - s.From
-			from = s.To
+		reason := ""
+		switch {
+		case net.Lateness > budget && sure.Lateness <= budget:
+			reason = fmt.Sprintf("processors stood still for %.1f ms of that",
+				milliseconds(r.halted.within(raw.Due, raw.Received)))
+		case net.Lateness <= budget && raw.Lateness > limit:
+			reason = fmt.Sprintf("processes of the instrument did not run for %.1f ms of that",
+				milliseconds(r.stalled.within(raw.Due, raw.Received)))
+		default:
+			continue
+		}
+		flows++
+		if raw.Lateness > worst {
+			worst, why = raw.Lateness, reason
 		}
 	}
-	return sum
+	if flows == 0 {
+		return ""
+	}
+	return fmt.Sprintf("whose fault it was cannot be told that %d flows were late, by up to %.1f ms: %s", flows,
+		milliseconds(worst), why)
+}
+
+// later returns the later of two frames, when excused is taken from the second.
+func later(a, b Late, excused int64) Late {
+	if b.Lateness -= excused; b.Lateness > a.Lateness {
+		return b
+	}
+	return a
 }
 
 // longestStall returns the longest in what is judged.

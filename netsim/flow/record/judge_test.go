@@ -105,6 +105,33 @@ func TestVerdictOfARun(t *testing.T) {
 			s.w.Write(&Stall{Role: "server", From: 2500 * ms, To: 2521 * ms})
 			s.late(2500*ms, 12*ms).done()
 		}, Void, Intact, "", 1},
+		"a frame is late while a processor stands still": {func(s *story) {
+			s.w.Write(&Standstill{Processor: 1, From: 2501 * ms, To: 2508 * ms})
+			s.late(2500*ms, 17*ms).done()
+		}, Void, Stalled, "17.0 ms beyond", 1},
+		"but later than that explains, whatever stood still": {func(s *story) {
+			s.w.Write(&Standstill{Processor: 0, From: 2501 * ms, To: 2508 * ms})
+			s.w.Write(&Standstill{Processor: 1, From: 2502 * ms, To: 2508 * ms})
+			s.late(2500*ms, 18*ms).done()
+		}, Fell, Stalled, "18.0 ms beyond", 0},
+		"a processor stands still and nothing is late": {func(s *story) {
+			s.w.Write(&Standstill{Processor: 1, From: 2501 * ms, To: 2599 * ms})
+			s.late(2500*ms, 9*ms).done()
+		}, Passed, Intact, "", 0},
+		"a processor and a process stand still": {func(s *story) {
+			s.w.Write(&Stall{Role: "client", From: 2501 * ms, To: 2506 * ms})
+			s.w.Write(&Standstill{Processor: 1, From: 2504 * ms, To: 2512 * ms})
+			s.late(2500*ms, 21*ms).done()
+		}, Void, Stalled, "16.0 ms beyond", 1},
+		"a hole of twice the budget hides behind a process that did not run": {func(s *story) {
+			s.w.Write(&Stall{Role: "client", From: 2505 * ms, To: 2517 * ms})
+			s.late(2500*ms, 21*ms).done()
+		}, Void, Intact, "", 1},
+		"one frame is explained by that, another is not": {func(s *story) {
+			s.w.Write(&Stall{Role: "client", From: 2505 * ms, To: 2517 * ms})
+			s.w.Write(&Standstill{Processor: 0, From: 2721 * ms, To: 2728 * ms})
+			s.late(2500*ms, 21*ms).late(2600*ms, 25*ms).late(2720*ms, 12*ms).done()
+		}, Fell, Stalled, "25.0 ms beyond", 0},
 		"fewer frames than scheduled": {func(s *story) {
 			s.w.Write(&Done{Flow: 1, Stop: 3000 * ms, Sent: 190})
 		}, Fell, Broken, "schedule", 0},

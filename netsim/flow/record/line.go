@@ -21,7 +21,7 @@ type Start struct {
 	Time    int64     `json:"time"`
 	Wall    time.Time `json:"wall"`
 	Boot    string    `json:"boot"`
-	// Role is client, server, relay or suite.
+	// Role is client, server, relay, processors or suite.
 	Role string `json:"role"`
 	PID  int    `json:"pid"`
 	// Scheduling is how the process is preferred by the scheduler: fifo, nice or normal.
@@ -109,6 +109,16 @@ type Stall struct {
 	Role string `json:"role"`
 	From int64  `json:"from"`
 	To   int64  `json:"to"`
+}
+
+// Standstill is a stretch in which a processor ran nothing that the instrument asked of it: its hypervisor had others run,
+// or the kernel was at something that it does not interrupt. Unlike for a Stall, it cannot be told whether the data plane
+// was that something, so it excuses no frame: where it may be why one was late, nothing can be concluded.
+type Standstill struct {
+	Processor int `json:"processor"`
+	// From is when it was last seen to run, To when it was seen again.
+	From int64 `json:"from"`
+	To   int64 `json:"to"`
 }
 
 // Reason is why a flow is broken or a probe went wrong.

@@ -21,6 +21,7 @@ func TestLinesSurvive(t *testing.T) {
 		&Phase{Time: 1, Name: "kill", Limit: LimitUpgrade}, &Flow{ID: 1 << 50, Name: "a", Must: MustPass},
 		&Window{Flow: 1 << 50, From: 1, To: 2, Sent: 3, Received: 4, Worst: -5}, &Late{Flow: 1 << 50, Due: 4}, &Blind{Flow: 1 << 50, Role: "client"},
 		&Stall{Role: "server", From: 1, To: 2},
+		&Standstill{Processor: 1, From: 1, To: 2},
 		&Break{Flow: 1 << 50, Reason: Lost, Detail: "a \"quoted\"\nline"},
 		&Done{Flow: 1 << 50, TCP: &wire.TCP{State: "established"}, Histogram: []uint64{1},
 			Outcomes: map[string]uint64{"x": 1}},

@@ -117,6 +117,8 @@ func typeName(line any) string {
 		return "blind"
 	case *Stall:
 		return "stall"
+	case *Standstill:
+		return "standstill"
 	case *Break:
 		return "break"
 	case *Done:
@@ -130,7 +132,7 @@ func typeName(line any) string {
 // newLine is typeName the other way round.
 func newLine(name string) any {
 	for _, line := range []any{
-		&Start{}, &Phase{}, &Flow{}, &Window{}, &Late{}, &Blind{}, &Stall{}, &Break{}, &Done{}, &End{},
+		&Start{}, &Phase{}, &Flow{}, &Window{}, &Late{}, &Blind{}, &Stall{}, &Standstill{}, &Break{}, &Done{}, &End{},
 	} {
 		if typeName(line) == name {
 			return line
