@@ -41,7 +41,7 @@ func restarts() (rows []row) {
 func walkable(lossless bool) (rows []row) {
 	for _, w := range append(restarts(), slices.Concat(tables["process"], tables["control-plane"], tables["bpf"],
 		tables["topology"], tables["wire"])...) {
-		if w.anew || lossless && w.loses != nil {
+		if lossless && w.loses != nil {
 			continue
 		}
 		rows = append(rows, w)

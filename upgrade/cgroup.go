@@ -35,7 +35,8 @@ func openCgroup(path string) (*os.File, uint64, error) {
 	return dir, inode.Ino, nil
 }
 
-// cgroupByID opens the cgroup of this id, wherever it is mounted. It returns fs.ErrNotExist if it is gone.
+// cgroupByID opens the cgroup of this id, wherever it is mounted. It returns fs.ErrNotExist if it is gone, or was removed
+// and is kept by what was made in it.
 func cgroupByID(id uint64) (*os.File, error) {
 	mount, err := cgroupMount()
 	if err != nil {
@@ -54,6 +55,11 @@ func cgroupByID(id uint64) (*os.File, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup %d: %w", id, err)
+	}
+	// Older kernels open one that was removed, too, which has no files any more.
+	if err := unix.Faccessat(fd, "cgroup.procs", unix.F_OK, 0); errors.Is(err, unix.ENOENT) {
+		unix.Close(fd)
+		return nil, fs.ErrNotExist
 	}
 	name, err := os.Readlink(filepath.Join("/proc/self/fd", fmt.Sprint(fd)))
 	if err != nil {

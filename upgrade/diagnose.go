@@ -72,6 +72,9 @@ func (v *view) diagnoseHook(hook string) ([]Damage, error) {
 	case v.isStray(path):
 	case l == nil && entryAt(entry).node():
 		all = append(all, Damage{path, "it is gone: traffic does not pass the hook", reattach})
+	case l != nil && l.dying:
+		what := "its cgroup was removed, only sockets that were made in it pass the hook still"
+		all = append(all, Damage{path, what, reattach})
 	case l != nil && l.defunct:
 		what := fmt.Sprintf("it is detached, or its %s is gone: traffic does not pass the hook", l.at)
 		all = append(all, Damage{path, what, reattach})

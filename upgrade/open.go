@@ -334,7 +334,13 @@ func (s *Store) adopt(ctx context.Context, a *adoption, cgroup *os.File) error {
 		return err
 	}
 	for _, h := range a.attaches {
-		s.log.Warn("attaching again what was not attached", "hook", h.Name)
+		l := s.view.links[h.Name]
+		if l != nil && l.dying {
+			s.log.Warn("attaching again: the cgroup was removed and made again, sockets of the old one live on", "hook", h.Name,
+				"was", cgroupName(l.target), "path", s.cgroup)
+		} else {
+			s.log.Warn("attaching again what was not attached", "hook", h.Name)
+		}
 		if err := s.attach(ctx, h, cgroup); err != nil {
 			return err
 		}

@@ -5,6 +5,9 @@ package upgrade
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -132,6 +135,58 @@ func TestCgroupMadeAgain(t *testing.T) {
 	connected := connectIn(t, b.cgroup)
 	if got := total(t, b.dir, tinyTinyTotalTINY_EVENTS); got < uint64(connected) {
 		t.Errorf("%d hooks ran for %d connections", got, connected)
+	}
+}
+
+// A cgroup that is removed while sockets live that were made in it keeps its links: they are as good as defunct, to a
+// start and to an owner, and say so.
+func TestCgroupMadeAgainWithLiveSockets(t *testing.T) {
+	for name, attach := range map[string]func(*testing.T, bed, *Store){
+		"start": func(t *testing.T, b bed, s *Store) {
+			s.Close()
+			b.open(t, _TinyBytes)
+		},
+		"owner": func(t *testing.T, _ bed, s *Store) {
+			names, err := s.Reattach(t.Context())
+			if err != nil || !slices.Equal(names, []string{"connect4", "peername4"}) {
+				t.Errorf("attached %v, %v", names, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			s := b.open(t, _TinyBytes)
+			holder := start(t, job{Do: "hold", Busy: 1}, b.cgroup)
+			holder.done(t)
+			aside := newCgroup(t, b.cgroup+"-aside")
+			move := func(to string) {
+				t.Helper()
+				err := os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(strconv.Itoa(holder.Process.Pid)), 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			move(aside)
+			if err := os.Remove(b.cgroup); err != nil {
+				t.Fatal(err)
+			}
+			newCgroup(t, b.cgroup)
+			move(b.cgroup)
+			damages := b.inspect(t).Damages
+			if len(damages) != 2 || !strings.Contains(damages[0].What, "its cgroup was removed") {
+				t.Fatalf("damages: %v", damages)
+			}
+			attach(t, b, s)
+			if damages := b.inspect(t).Damages; len(damages) > 0 {
+				t.Errorf("damaged after it was attached again: %v", damages)
+			}
+			before := total(t, b.dir, tinyTinyTotalTINY_EVENTS)
+			connected := connectIn(t, b.cgroup)
+			if got := total(t, b.dir, tinyTinyTotalTINY_EVENTS) - before; got < uint64(connected) {
+				t.Errorf("%d hooks ran for %d connections", got, connected)
+			}
+			holder.end(t)
+		})
 	}
 }
 

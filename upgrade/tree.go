@@ -118,7 +118,8 @@ type attachment struct {
 	at      Where
 	attach  ebpf.AttachType // 0 for Sockhash
 	target  uint64          // cgroup id, inode of the namespace, interface index, map id
-	defunct bool            // it is attached to nothing: its target is gone, or somebody detached it
+	defunct bool            // it is attached to nothing that anything could enter: its target is gone, or somebody detached it
+	dying   bool            // it is defunct, but sockets that were made in its cgroup keep that, and the link with it, alive
 }
 
 // openLink opens a pinned link.
@@ -149,8 +150,23 @@ func openLink(t tree, path string) (*attachment, error) {
 		a.at, a.target = Sockhash, uint64(id)
 	}
 	// The kernel zeroes it when a cgroup, a namespace or a device goes, and when somebody detaches the link.
-	a.defunct = a.target == 0
+	// That of a cgroup goes late: its sockets hold it, wherever the processes are that they belong to.
+	a.dying = a.hasDyingCgroup()
+	a.defunct = a.target == 0 || a.dying
 	return a, nil
+}
+
+// hasDyingCgroup tells whether a link's cgroup has been removed though it is attached to it still. Whoever may not look
+// it up by its number takes it for alive.
+func (l *attachment) hasDyingCgroup() bool {
+	if l.at != Cgroup || l.target == 0 {
+		return false
+	}
+	dir, err := cgroupByID(l.target)
+	if err == nil {
+		dir.Close()
+	}
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // sockMapType is BPF_LINK_TYPE_SOCKMAP (Linux 6.10), which the library does not name.
