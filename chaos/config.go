@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/evenkeel/evenkeel/chaos/schedule"
+	"github.com/evenkeel/evenkeel/netsim"
 )
 
 // Config says what the suites run on. Its zero value, but for Binaries, is what this project's own tests run on.
@@ -19,8 +20,20 @@ type Config struct {
 	Chaos string
 	// Ztunnel is the program of data plane ztunnel.
 	Ztunnel string
+	// Rollout, if not nil, is a step from one release to another on somebody's own topology: the suite of that name is the
+	// only one that there is then.
+	Rollout *Rollout
 	// Schedule is what the random walk does in place of what it would draw.
 	Schedule schedule.Schedule
+}
+
+// Rollout is a step from one release to another.
+type Rollout struct {
+	// From and To are the evenkeel of the two releases.
+	From, To string
+	// Topology is the lab, whose documents are what the agents read. Servers and commands of its pods are not started: flow
+	// servers take their places.
+	Topology *netsim.Topology
 }
 
 // config is what the specs see.
@@ -30,7 +43,11 @@ var config = Config{Binaries: "../bin"}
 // Whether there are programs where they should be is checked when specs run.
 func Configure(c Config) error {
 	var errs []error
-	for _, path := range []*string{&c.Binaries, &c.Chaos, &c.Ztunnel} {
+	paths := []*string{&c.Binaries, &c.Chaos, &c.Ztunnel}
+	if c.Rollout != nil {
+		paths = append(paths, &c.Rollout.From, &c.Rollout.To)
+	}
+	for _, path := range paths {
 		if *path == "" {
 			continue
 		}
@@ -48,7 +65,12 @@ func Configure(c Config) error {
 }
 
 // evenkeel is the program of the labs.
-func evenkeel() string { return binary("evenkeel") }
+func evenkeel() string {
+	if config.Rollout != nil {
+		return config.Rollout.From
+	}
+	return binary("evenkeel")
+}
 
 // instrument is the program of flows and faults.
 func instrument() string {

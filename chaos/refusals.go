@@ -84,7 +84,10 @@ func serviceIPv6(number int) netip.Addr {
 }
 
 // takeServiceRange makes the service range addresses of a node itself.
-func takeServiceRange(node *netsim.Node) {
+func takeServiceRange(node *netsim.Node) { takeAddresses(node, "10.96.0.0/16", "fd00:96::/64") }
+
+// takeAddresses makes prefixes addresses of a node itself.
+func takeAddresses(node *netsim.Node, prefixes ...string) {
 	GinkgoHelper()
 	namespace, err := os.Open(node.Netns)
 	Expect(err).NotTo(HaveOccurred())
@@ -94,7 +97,7 @@ func takeServiceRange(node *netsim.Node) {
 	defer handle.Close()
 	loopback, err := handle.LinkByName("lo")
 	Expect(err).NotTo(HaveOccurred())
-	for _, text := range []string{"10.96.0.0/16", "fd00:96::/64"} {
+	for _, text := range prefixes {
 		_, prefix, err := net.ParseCIDR(text)
 		Expect(err).NotTo(HaveOccurred())
 		route := netlink.Route{LinkIndex: loopback.Attrs().Index, Dst: prefix, Type: unix.RTN_LOCAL,

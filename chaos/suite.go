@@ -80,10 +80,19 @@ func newLab(ctx SpecContext, spec string) *netsim.Lab {
 // newLabOf is newLab with agents and commands of another build.
 func newLabOf(ctx SpecContext, build, spec string) *netsim.Lab {
 	GinkgoHelper()
-	name := fmt.Sprintf("chaos-%d-%d", os.Getpid(), labs.Add(1))
+	name := labName()
 	text := "apiVersion: netsim.evenkeel.io/v1\nkind: Topology\nmetadata: {name: " + name + "}\nspec:" + spec
 	topology, err := netsim.Parse(strings.NewReader(text), name)
 	Expect(err).NotTo(HaveOccurred())
+	return upLab(ctx, build, topology)
+}
+
+// labName is one that no other lab of the machine has.
+func labName() string { return fmt.Sprintf("chaos-%d-%d", os.Getpid(), labs.Add(1)) }
+
+// upLab makes the lab of a topology. It goes when the container or spec that made it ends.
+func upLab(ctx SpecContext, build string, topology *netsim.Topology) *netsim.Lab {
+	GinkgoHelper()
 	lab, err := netsim.Up(ctx, topology, netsim.Options{Binary: build, Ztunnel: config.Ztunnel})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func(ctx SpecContext) { down(ctx, lab) })

@@ -107,6 +107,56 @@ var _ = Describe("evenkeel-chaos run", Serial, func() {
 		Expect(progress).To(ContainSubstring("FAILED"))
 	}, limit)
 
+	// Two builds whose programs differ, on a topology and manifests of somebody's own.
+	step := func(ctx SpecContext, to string, args ...string) (int, answer, string) {
+		GinkgoHelper()
+		dir := GinkgoT().TempDir()
+		topology, manifests := filepath.Join(dir, "lab.yaml"), filepath.Join(dir, "manifests")
+		Expect(os.Mkdir(manifests, 0o755)).To(Succeed())
+		Expect(os.WriteFile(topology, []byte(rolloutTopology), 0o644)).To(Succeed())
+		Expect(os.WriteFile(filepath.Join(manifests, "services.yaml"), []byte(rolloutServices), 0o644)).To(Succeed())
+		code, out, progress := chaosRun(ctx, append([]string{"run", "--from", built.evenkeel, "--to", to, "--topology", topology,
+			"--manifests", manifests, "--label", "tier:smoke", "-o", "json"}, args...)...)
+		Expect(out).NotTo(BeEmpty(), progress)
+		return code, parse(out), progress
+	}
+
+	It("says that one release may follow another on somebody's topology", func(ctx SpecContext) {
+		dir := GinkgoT().TempDir()
+		page, junit := filepath.Join(dir, "report.html"), filepath.Join(dir, "junit.xml")
+		code, a, progress := step(ctx, built.controls["ignore_weights"], "--report", page, "--junit", junit)
+		Expect(code).To(BeZero(), progress)
+		Expect(a.Sentence).To(HavePrefix("Yes, the step from "))
+		Expect(a.Passed).To(Equal(4))
+		Expect(a.Flows.Intact).To(BeNumerically(">=", 4*10))
+		Expect(a.Flows.Broken + a.WrongVerdicts + a.Failed + a.Skipped).To(BeZero())
+		text, err := os.ReadFile(page)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(string(text)).To(And(ContainSubstring("kill agent/left"), ContainSubstring("behind 10.96.0.10:80")))
+		Expect(junit).To(BeAnExistingFile())
+	}, SpecTimeout(4*time.Minute))
+
+	It("says that a release that lets pass what must be refused may not follow", Label("control"), func(ctx SpecContext) {
+		code, a, progress := step(ctx, built.controls["miss_passes"])
+		Expect(code).To(Equal(1), progress)
+		Expect(a.Sentence).To(And(HavePrefix("No, the step from "), ContainSubstring("went as it must not")))
+		Expect(a.WrongVerdicts).To(BeNumerically(">", 0))
+		Expect(a.Passed).To(Equal(1), "what serves before it is sound")
+	}, SpecTimeout(4*time.Minute))
+
+	It("refuses a step that is none", func(ctx SpecContext) {
+		for want, args := range map[string][]string{
+			"nothing would be changed": {"--from", built.evenkeel, "--to", built.evenkeel, "--topology", "lab.yaml"},
+			"are needed together":      {"--from", built.evenkeel},
+			"cannot be executed":       {"--from", "/nowhere", "--to", built.evenkeel, "--topology", "lab.yaml"},
+			"lab.yaml":                 {"--from", built.evenkeel, "--to", built.controls["miss_passes"], "--topology", "/nowhere/lab.yaml"},
+		} {
+			code, _, errs := chaosRun(ctx, append([]string{"run"}, args...)...)
+			Expect(code).To(Equal(2), want)
+			Expect(errs).To(ContainSubstring(want))
+		}
+	}, limit)
+
 	It("lists the specs of one data plane", func(ctx SpecContext) {
 		_, all, _ := chaosRun(ctx, "run", "--list")
 		code, out, errs := chaosRun(ctx, "run", "--list", "--dataplane", "ambient", "--label", "tier:smoke || tier:pr")
@@ -126,6 +176,47 @@ var _ = Describe("evenkeel-chaos run", Serial, func() {
 		Expect(out).To(ContainSubstring("is not known: no spec ran"))
 	}, limit)
 })
+
+const rolloutTopology = `
+apiVersion: netsim.evenkeel.io/v1
+kind: Topology
+metadata: {name: shop}
+spec:
+  nodes:
+  - {name: left, podCIDRs: [10.10.1.0/24, "fd00:10:1::/64"]}
+  - {name: right, podCIDRs: [10.10.2.0/24, "fd00:10:2::/64"]}
+  wires: [{between: [left, right]}]
+  agent: {enabled: true}
+  pods:
+  - {name: front, node: left, enrol: true}
+  - {name: cart, node: right, enrol: true, labels: {app: cart}}
+  - {name: web, node: right, count: 2, enrol: true, labels: {app: web}, serve: ["http :8080"],
+     ports: [{name: http, containerPort: 8080}]}
+`
+
+// Of both families and protocols, one without an endpoint for one of the nodes, one without any.
+const rolloutServices = `
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec:
+  clusterIP: 10.96.0.10
+  clusterIPs: [10.96.0.10, "fd00:96::10"]
+  ipFamilies: [IPv4, IPv6]
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http}, {name: echo, port: 9001, protocol: UDP}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: default}
+spec: {clusterIP: 10.96.0.20, internalTrafficPolicy: Local, selector: {app: cart}, ports: [{port: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nobody, namespace: default}
+spec: {clusterIP: 10.96.0.30, selector: {app: nobody}, ports: [{port: 80}]}
+`
 
 var _ = Describe("The demo", Serial, func() {
 	It("loses nothing through evenkeel, shows what the peer loses, and leaves nothing", func(ctx SpecContext) {

@@ -4,6 +4,7 @@ package netsim
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,10 @@ func (l *Lab) startAgents(ctx context.Context, nodes []*nodeState, done func()) 
 	}
 	return group.Wait()
 }
+
+// UseAgent has agents that are started from now on by this Lab run another evenkeel: a release to upgrade to. Those that
+// run are left alone. It is not for use while agents are started.
+func (l *Lab) UseAgent(binary string) { l.options.Agent = binary }
 
 // startAgent starts a node's agent and returns when it says READY=1 (sd_notify(3)), ends, or the context does. wrapper
 // is a command line that is put in front of the agent's and becomes the agent by execve(2).
@@ -105,7 +110,7 @@ func (l *Lab) agentProgram(n *nodeState) (program, error) {
 		}
 		return l.ztunnelProgram(n)
 	}
-	return program{line: []string{l.options.Binary, "agent", "--node", node, "--source", l.paths.manifests(),
+	return program{line: []string{cmp.Or(l.options.Agent, l.options.Binary), "agent", "--node", node, "--source", l.paths.manifests(),
 		"--pin-dir", l.paths.nodePins(node), "--cgroup", l.paths.nodeCgroup(node),
 		"--admin", l.adminSocket(node), "--metrics", metricsAddress}}, nil
 }

@@ -14,6 +14,8 @@ type Options struct {
 	// Binary is the evenkeel that labs run: agents, enrolment, servers, commands. Empty means this program, which
 	// must then be evenkeel itself.
 	Binary string
+	// Agent is the evenkeel that agents run where it is not Binary; see Lab.UseAgent.
+	Agent string
 	// Ztunnel is the ztunnel that labs with that data plane run.
 	Ztunnel string
 	// Detached makes a lab that outlives this process, until it is taken down. Other labs are garbage once it has ended.

@@ -79,6 +79,33 @@ func Parse(r io.Reader, file string) (*Topology, error) {
 	return t, nil
 }
 
+// AddManifests adds the Kubernetes documents of a file, or of the files of a directory, to those of the topology file.
+func (t *Topology) AddManifests(path string) error {
+	documents, _, err := manifest.ReadPath(path)
+	if err != nil {
+		return err
+	}
+	files, err := manifest.Files(path)
+	if err != nil {
+		return err
+	}
+	own, _, err := manifest.Decode(strings.NewReader(t.Documents), t.File)
+	if err != nil {
+		return err
+	}
+	if err := t.distinct(append(own, documents...)); err != nil {
+		return err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("read manifest: %w", err)
+		}
+		t.Documents += "\n---\n" + strings.TrimPrefix(string(text), "\ufeff")
+	}
+	return nil
+}
+
 // distinct refuses documents of pods and nodes that the lab writes documents of.
 func (t *Topology) distinct(documents []manifest.Document) error {
 	keys := manifest.Keys{}

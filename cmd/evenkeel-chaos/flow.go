@@ -38,16 +38,27 @@ func newFlowClientCommand() *cobra.Command {
 }
 
 func newFlowServerCommand() *cobra.Command {
-	return &cobra.Command{
+	var listen []string
+	c := &cobra.Command{
 		Use:   "server",
 		Short: "Answer flows of every kind until standard input ends",
 		Args:  command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			var on []flow.Port
+			for _, text := range listen {
+				p, err := flow.ParsePort(text)
+				if err != nil {
+					return command.Usage(c, fmt.Errorf("--listen: %w", err))
+				}
+				on = append(on, p)
+			}
 			scheduling := flow.Prefer()
 			in, out := flow.Streams()
-			return flow.RunServer(c.Context(), in, out, scheduling)
+			return flow.RunServer(c.Context(), in, out, scheduling, on...)
 		},
 	}
+	c.Flags().StringArrayVar(&listen, "listen", nil, "PROTOCOL:PORT to listen on; default: every protocol on its own port")
+	return c
 }
 
 func newFlowRelayCommand() *cobra.Command {

@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,9 @@ type runOptions struct {
 	dataplane          string
 	label, page, junit string
 	schedule           string
+	from, to           string
+	topology           string
+	manifests          []string
 	seed               uint64
 	output             command.Output
 	list               bool
@@ -57,9 +61,14 @@ Exit code 0: every expectation came true, that of the controls included, whose c
 not, or the run could not tell. 2: the command line was wrong.
 
 --label chooses specs by their labels, such as tier:smoke (a minute), tier:pr, tier:nightly, fault:kill; ! && || and
-parentheses combine them. --list shows the specs and their labels.`,
+parentheses combine them. --list shows the specs and their labels.
+
+With --from, --to and --topology the question is whether to go from one release to another, on your own topology (see
+evenkeel sim up) with your own manifests: pods talk to all services while each node goes there and back, and agents are
+killed on the way. The pods' own servers and commands are not started; servers that count take their places.`,
 		Example: `  sudo evenkeel-chaos run --label tier:smoke
   sudo evenkeel-chaos run --binaries ./1.4 --report rollout.html
+  sudo evenkeel-chaos run --from ./1.3/evenkeel --to ./1.4/evenkeel --topology lab.yaml --manifests ./manifests
   sudo evenkeel-chaos run --label 'tier:pr && !fault:term' --seed 42 -o json --junit junit.xml`,
 		Args: command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -77,6 +86,10 @@ parentheses combine them. --list shows the specs and their labels.`,
 	f.StringVar(&o.schedule, "schedule", "", "have the random walk do this: faults as fault inject takes them, ' + ' between those "+
 		"that are there at once, ';' between rounds")
 	f.StringVar(&o.Binaries, "binaries", "", "directory of the evenkeel to test; default: the one of this program")
+	f.StringVar(&o.from, "from", "", "the evenkeel that serves: the release to go from")
+	f.StringVar(&o.to, "to", "", "the evenkeel of the release to go to")
+	f.StringVar(&o.topology, "topology", "", "file of the lab on which to go from one to the other")
+	f.StringArrayVar(&o.manifests, "manifests", nil, "file or directory of manifests that the agents read beside the topology's")
 	f.StringVar(&o.page, "report", "", "write the report to this HTML file, which needs nothing else")
 	f.StringVar(&o.junit, "junit", "", "write a JUnit report to this file")
 	f.DurationVar(&o.timeout, "timeout", time.Hour, "give up after this long")
@@ -119,6 +132,9 @@ func (o *runOptions) check(c *cobra.Command) error {
 			return command.Usage(c, fmt.Errorf("--ztunnel %s cannot be executed: %w", o.Ztunnel, err))
 		}
 	}
+	if err := o.checkRollout(); err != nil {
+		return command.Usage(c, err)
+	}
 	for flag, path := range map[string]string{"--report": o.page, "--junit": o.junit} {
 		if err := checkDirectory(flag, path); err != nil {
 			return command.Usage(c, err)
@@ -128,6 +144,69 @@ func (o *runOptions) check(c *cobra.Command) error {
 		return command.Usage(c, err)
 	}
 	return nil
+}
+
+// checkRollout reads what --from, --to, --topology and --manifests name.
+func (o *runOptions) checkRollout() error {
+	if o.from == "" && o.to == "" && o.topology == "" && o.manifests == nil {
+		return nil
+	}
+	if o.from == "" || o.to == "" || o.topology == "" {
+		return errors.New("--from, --to and --topology are needed together, --manifests goes with them")
+	}
+	if o.schedule != "" || o.dataplane != "" && o.dataplane != string(netsim.Evenkeel) {
+		return errors.New("--schedule and --dataplane are for the suites, not for going from one release to another")
+	}
+	rollout := &chaos.Rollout{From: o.from, To: o.to}
+	var sums [2][sha256.Size]byte
+	for i, f := range []struct {
+		flag string
+		path *string
+	}{{"--from", &rollout.From}, {"--to", &rollout.To}} {
+		path, err := filepath.EvalSymlinks(*f.path)
+		if err == nil {
+			err = unix.Access(path, unix.X_OK)
+		}
+		if err != nil {
+			return fmt.Errorf("%s %s cannot be executed: %w", f.flag, *f.path, err)
+		}
+		*f.path = path
+		if sums[i], err = sum(path); err != nil {
+			return fmt.Errorf("%s: %w", f.flag, err)
+		}
+	}
+	if sums[0] == sums[1] {
+		return fmt.Errorf("--from %s and --to %s are the same program: nothing would be changed", o.from, o.to)
+	}
+	t, err := netsim.ParseFile(o.topology)
+	if err != nil {
+		return fmt.Errorf("--topology: %w", err)
+	}
+	if !t.Agent.Enabled || t.Dataplane != netsim.Evenkeel {
+		return fmt.Errorf("--topology %s: it has no agents: spec.agent.enabled has to be true, and spec.dataplane %s", o.topology,
+			netsim.Evenkeel)
+	}
+	for _, path := range o.manifests {
+		if err := t.AddManifests(path); err != nil {
+			return fmt.Errorf("--manifests: %w", err)
+		}
+	}
+	rollout.Topology, o.Rollout = t, rollout
+	return nil
+}
+
+// sum is the SHA-256 of a file.
+func sum(path string) (s [sha256.Size]byte, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return s, err
+	}
+	defer file.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, file); err != nil {
+		return s, fmt.Errorf("read %s: %w", path, err)
+	}
+	return [sha256.Size]byte(hash.Sum(nil)), nil
 }
 
 // checkDirectory refuses a file in a directory that there is not.
@@ -176,6 +255,15 @@ func runSuites(ctx context.Context, e command.Env, o runOptions) error {
 	r.Seed, r.Dataplane, r.Repeat = uint64(suite.RandomSeed), cmp.Or(o.dataplane, string(netsim.Evenkeel)), o.again(suite.RandomSeed)
 	what := release(ctx, filepath.Join(o.Binaries, "evenkeel"))
 	r.About = append([]report.Fact{{Name: "release", Value: what}}, machine()...)
+	if o.Rollout != nil {
+		from, to := release(ctx, o.Rollout.From), release(ctx, o.Rollout.To)
+		r.About = append([]report.Fact{{Name: "from", Value: from + ", " + o.Rollout.From},
+			{Name: "to", Value: to + ", " + o.Rollout.To}, {Name: "topology", Value: o.topology}}, machine()...)
+		if from == to { // builds that give themselves no name of their own
+			from, to = o.Rollout.From, o.Rollout.To
+		}
+		what = fmt.Sprintf("the step from %s to %s on %s", from, to, o.topology)
+	}
 	r.Conclude(what, both(o.dataplaneLabel(), o.label))
 	if o.page != "" {
 		if err := writePage(r, o.page); err != nil {
@@ -199,6 +287,9 @@ func runSuites(ctx context.Context, e command.Env, o runOptions) error {
 // whoever tests a release has no use for them.
 func (o *runOptions) filter() string {
 	filter := both(o.dataplaneLabel(), o.label)
+	if o.Rollout != nil {
+		return both("rollout", filter)
+	}
 	if _, err := os.Stat(filepath.Join(o.Binaries, "control")); err != nil {
 		filter = both(filter, "!build:control")
 	}
@@ -229,10 +320,14 @@ func (*outcome) Fail() {}
 // again is the command line that does the same.
 func (o *runOptions) again(seed int64) string {
 	line := []string{"evenkeel-chaos", "run"}
-	for _, f := range []struct{ flag, value string }{
+	flags := []struct{ flag, value string }{
 		{"--dataplane", o.dataplane}, {"--label", o.label}, {"--seed", fmt.Sprint(seed)},
-		{"--schedule", o.schedule},
-	} {
+		{"--schedule", o.schedule}, {"--from", o.from}, {"--to", o.to}, {"--topology", o.topology},
+	}
+	for _, path := range o.manifests {
+		flags = append(flags, struct{ flag, value string }{"--manifests", path})
+	}
+	for _, f := range flags {
 		if f.value == "" {
 			continue
 		}

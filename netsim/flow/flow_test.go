@@ -23,7 +23,11 @@ import (
 func serve(t *testing.T) func(*wire.Protocol) netip.AddrPort {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	s, err := listen(ctx, func(*wire.Protocol) string { return "127.0.0.1:0" })
+	var on []Port
+	for _, p := range wire.Protocols() {
+		on = append(on, Port{Protocol: p}) // any free one
+	}
+	s, err := listen(ctx, "127.0.0.1", on)
 	if err != nil {
 		t.Fatal(err)
 	}

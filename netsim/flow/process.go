@@ -43,9 +43,13 @@ type Server struct{ *Process }
 type Client struct{ *Process }
 
 // StartServer runs `BINARY flow server` in a place and returns when it listens. BINARY is evenkeel-chaos. The recording
-// says when it did not run, and what it cost. The end of ctx kills it.
-func StartServer(ctx context.Context, where Place, binary, recording string) (*Server, error) {
-	p, err := Start("flow server", where.Command(ctx, binary, "flow", "server"), nil, recording)
+// says when it did not run, and what it cost. The end of ctx kills it. Without ports it listens on the default ones.
+func StartServer(ctx context.Context, where Place, binary, recording string, on ...Port) (*Server, error) {
+	args := []string{"flow", "server"}
+	for _, p := range on {
+		args = append(args, "--listen", p.String())
+	}
+	p, err := Start("flow server", where.Command(ctx, binary, args...), nil, recording)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,13 +27,41 @@ type server struct {
 	listeners []*wire.Listener
 }
 
-// RunServer listens for every protocol on its port, says "ready" on out, and answers until the context or in ends. It
-// remembers nothing beyond a connection: what is missing or comes twice the client sees in the answers. Its recording,
-// on out like a client's, says when it did not run, and what it cost.
-func RunServer(ctx context.Context, in io.Reader, out io.Writer, scheduling string) error {
+// Port is a port that a server listens on for a protocol, of any address. Its text is "stream:8080".
+type Port struct {
+	Protocol *wire.Protocol
+	Number   uint16
+}
+
+// ParsePort reads what String writes.
+func ParsePort(text string) (Port, error) {
+	name, port, _ := strings.Cut(text, ":")
+	p := Port{Protocol: wire.Find(name)}
+	if p.Protocol == nil {
+		return p, fmt.Errorf("port %q: it is PROTOCOL:NUMBER, and there is no protocol %q", text, name)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || number == 0 {
+		return p, fmt.Errorf("port %q: it is PROTOCOL:NUMBER, from 1 to 65535", text)
+	}
+	p.Number = uint16(number)
+	return p, nil
+}
+
+func (p Port) String() string { return fmt.Sprintf("%s:%d", p.Protocol.Name, p.Number) }
+
+// RunServer listens on ports, or else for every protocol on its default port, says "ready" on out, and answers until the
+// context or in ends. It remembers nothing beyond a connection: what is missing or comes twice the client sees in the
+// answers. Its recording, on out like a client's, says when it did not run, and what it cost.
+func RunServer(ctx context.Context, in io.Reader, out io.Writer, scheduling string, on ...Port) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	s, err := listen(ctx, func(p *wire.Protocol) string { return fmt.Sprintf(":%d", p.Port) })
+	if len(on) == 0 {
+		for _, p := range wire.Protocols() {
+			on = append(on, Port{p, uint16(p.Port)})
+		}
+	}
+	s, err := listen(ctx, "", on)
 	if err != nil {
 		return err
 	}
@@ -50,13 +80,13 @@ func RunServer(ctx context.Context, in io.Reader, out io.Writer, scheduling stri
 	return errors.Join(err, rec.Finish())
 }
 
-// listen opens all listeners, or none.
-func listen(ctx context.Context, address func(*wire.Protocol) string) (*server, error) {
+// listen opens all listeners, or none. No host is any address.
+func listen(ctx context.Context, host string, on []Port) (*server, error) {
 	s := &server{id: rand.Uint64N(1 << 52)}
-	for _, p := range wire.Protocols() {
-		l, err := p.Listen(ctx, address(p))
+	for _, p := range on {
+		l, err := p.Protocol.Listen(ctx, fmt.Sprintf("%s:%d", host, p.Number))
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("serve %s: %w", p.Name, err), s.close())
+			return nil, errors.Join(fmt.Errorf("serve %s: %w", p.Protocol.Name, err), s.close())
 		}
 		s.listeners = append(s.listeners, l)
 	}
