@@ -2,19 +2,36 @@
 
 package bpf
 
+import (
+	"maps"
+	"slices"
+)
+
 // Sizes are how much there is room for. They are fixed when the maps are made.
 type Sizes struct {
 	// Services is the number of service ports: one per address, port and protocol.
 	Services uint32
 	// Endpoints is the number of endpoints, counted once for each service port that they are behind.
 	Endpoints uint32
-	// Workloads is the number of enrolled pods of this node.
+	// Workloads is the number of enrolled pods of this node, [MostWorkloads] at most.
 	Workloads uint32
 	// Affinities is the number of (workload, service) pairs that session affinity remembers; the least used goes.
 	Affinities uint32
 	// Peers is the number of (socket, service) pairs of unconnected UDP, but for the first service of a socket; the
 	// least used goes.
 	Peers uint32
+}
+
+// MostWorkloads is how many pods of a node there can be: more than three times what the largest distributions of
+// Kubernetes have been tested with. Entry programs, which never change, read the maps of workloads, so those are made for
+// all of them, which takes 16 bytes each; Workloads is a limit that enrolment keeps.
+const MostWorkloads = 8_192
+
+// Room returns how many entries a frozen map is made for, whatever the sizes are.
+func Room() map[string]uint32 {
+	all := (Sizes{Workloads: MostWorkloads}).MaxEntries()
+	maps.DeleteFunc(all, func(name string, _ uint32) bool { return !slices.Contains(Frozen(), name) })
+	return all
 }
 
 // DefaultSizes has room for 10,000 services of two ports, 100,000 endpoints and 1,000 pods.

@@ -210,7 +210,7 @@ var _ = Describe("Upgrades", Label("dataplane:evenkeel", "upgrade", "fault:kill-
 	It("that are refused cost nothing", Label("tier:pr"), limit, func(ctx SpecContext) {
 		base(ctx)
 		had := take(u.lab)
-		_, err := command(ctx, u.lab, node, u.args("apply", "--max-workloads", "7")...)
+		_, err := command(ctx, u.lab, node, u.args("apply", "--max-workloads", "1")...)
 		Expect(err).To(MatchError(ContainSubstring("workloads")))
 		_, err = command(ctx, u.lab, node, u.args("apply", "--max-services", "2")...)
 		Expect(err).To(MatchError(ContainSubstring("service")))

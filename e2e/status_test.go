@@ -18,8 +18,9 @@ type statusOf struct {
 	Healthy  bool     `json:"healthy"`
 	Problems []string `json:"problems"`
 	Maps     []struct {
-		Map  string `json:"map"`
-		Used int    `json:"used"`
+		Map      string `json:"map"`
+		Used     int    `json:"used"`
+		Capacity int    `json:"capacity"`
 	} `json:"maps"`
 	Generations []struct {
 		Number   uint16            `json:"number"`

@@ -25,6 +25,8 @@ import (
 type Options struct {
 	// Maps are the loaded maps; nobody else writes service_ids, services, slots and endpoints.
 	Maps bpf.MeshMaps
+	// Sizes are how many elements a map may have, where that is less than it has room for; may be nil.
+	Sizes map[string]uint32
 	// Publisher makes the stores that readers see. Once it is stale the engine writes nothing any more.
 	Publisher *bpf.Publisher
 	// DestroyUDP is the program of that name, for Run.

@@ -62,7 +62,11 @@ func (e *Engine) countOthers() ([]MapFill, error) {
 	var fill []MapFill
 	var errs []error
 	add := func(name string, m *ebpf.Map, used int, err error) {
-		fill = append(fill, MapFill{Map: name, Used: uint32(used), Capacity: m.MaxEntries()})
+		capacity := m.MaxEntries()
+		if limit := e.opts.Sizes[name]; limit != 0 {
+			capacity = min(capacity, limit)
+		}
+		fill = append(fill, MapFill{Map: name, Used: uint32(used), Capacity: capacity})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("count entries of map %s: %w", name, err))
 		}

@@ -301,6 +301,8 @@ type place struct {
 	path string
 	want *ebpf.MapSpec // nil where only its own release knows
 	mine bool          // it was made by this very release
+
+	frozen bool // so it may have more room than is wanted
 }
 
 // settle makes sure that the map in a place is there, is the one that the programs use, and has the wanted layout. It
@@ -318,7 +320,7 @@ func (a *adoption) settle(p place, m *ebpf.Map) (*ebpf.Map, error) {
 		a.pinAgain(p.step, p.path, m)
 	case m == nil && p.mine && !a.object.referenced(p.want.Name):
 		// What no program uses nothing that serves can miss. Its contents went with its last name.
-		if m, err = ebpf.NewMap(p.want); err != nil {
+		if m, err = ebpf.NewMap(a.object.roomy(p.want)); err != nil {
 			return nil, fmt.Errorf("create map %s: %w", p.want.Name, err)
 		}
 		a.pinAgain(p.step, p.path, m)
@@ -331,6 +333,9 @@ func (a *adoption) settle(p place, m *ebpf.Map) (*ebpf.Map, error) {
 	}
 	if p.want == nil {
 		return m, nil
+	}
+	if p.frozen {
+		p.want = within(p.want, m)
 	}
 	expected, found, err := compareMap(p.want, m)
 	if err != nil {
@@ -354,13 +359,20 @@ func (a *adoption) settle(p place, m *ebpf.Map) (*ebpf.Map, error) {
 }
 
 func (a *adoption) lookAtCommon() error {
+	serving := a.generations[a.word().Serve()]
 	for _, name := range a.object.Frozen {
-		m, err := a.settle(place{StepPinMap, join(pathMaps, name), a.object.spec.Maps[name], a.same}, a.maps[name])
+		want := a.object.spec.Maps[name]
+		p := place{StepPinMap, join(pathMaps, name), want, a.same, true}
+		m, err := a.settle(p, a.maps[name])
 		if m != nil {
 			a.maps[name] = m
 		}
 		if err != nil {
 			return err
+		}
+		if had := serving.limit(name); m != nil && had != 0 && had != want.MaxEntries && m.MaxEntries() >= want.MaxEntries {
+			a.changes = append(a.changes, Change{Name: p.path, Expected: fmt.Sprintf("a limit of %d entries", want.MaxEntries),
+				Found: fmt.Sprintf("one of %d", had), Entries: [2]uint32{want.MaxEntries, had}})
 		}
 	}
 	for name := range a.maps {
@@ -370,7 +382,7 @@ func (a *adoption) lookAtCommon() error {
 	}
 	for _, h := range a.hooks {
 		want := a.origins[h.Name].spec.Maps[callsName(h.Name)]
-		m, err := a.settle(place{StepPinCalls, join(pathCalls, h.Name), want, a.same}, a.calls[h.Name])
+		m, err := a.settle(place{StepPinCalls, join(pathCalls, h.Name), want, a.same, false}, a.calls[h.Name])
 		if m != nil {
 			a.calls[h.Name] = m
 		}

@@ -197,7 +197,7 @@ func (s *Store) createFrozen(p *Plan) error {
 		if s.view.maps[name] != nil {
 			continue
 		}
-		m, err := ebpf.NewMap(s.release.spec.Maps[name])
+		m, err := ebpf.NewMap(s.release.roomy(s.release.spec.Maps[name]))
 		if err != nil {
 			return fmt.Errorf("create map %s: %w", name, err)
 		}

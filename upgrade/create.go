@@ -87,7 +87,7 @@ func (s *Store) createSuper() error {
 
 func (s *Store) createCommon() error {
 	one := func(name, path string, step Step) (*ebpf.Map, error) {
-		m, err := ebpf.NewMap(s.object.spec.Maps[name])
+		m, err := ebpf.NewMap(s.object.roomy(s.object.spec.Maps[name]))
 		if err != nil {
 			return nil, fmt.Errorf("create map %s: %w", name, err)
 		}

@@ -65,13 +65,15 @@ type GenerationSlot struct {
 
 // GenerationState is one loaded generation.
 type GenerationState struct {
-	Number   uint16         `json:"number"`
-	Live     bool           `json:"live"`            // some connection may run it
-	Digest   string         `json:"digest"`          // SHA-256 of what it was loaded from, hexadecimal
-	Label    string         `json:"label,omitempty"` // of its release, for people
-	Role     Role           `json:"role,omitempty"`  // "bridge" or "reverse", where it does not serve by itself
-	Maps     []MapState     `json:"maps"`
-	Programs []ProgramState `json:"programs"`
+	Number uint16 `json:"number"`
+	Live   bool   `json:"live"`            // some connection may run it
+	Digest string `json:"digest"`          // SHA-256 of what it was loaded from, hexadecimal
+	Label  string `json:"label,omitempty"` // of its release, for people
+	Role   Role   `json:"role,omitempty"`  // "bridge" or "reverse", where it does not serve by itself
+	// Sizes are how many entries its release allows in each map, or has room for; nil where that was not kept.
+	Sizes    map[string]uint32 `json:"-"`
+	Maps     []MapState        `json:"maps"`
+	Programs []ProgramState    `json:"programs"`
 }
 
 // MapState is one map.
@@ -218,7 +220,7 @@ func (v *view) generationState(n uint16) GenerationState {
 	g := v.generations[n]
 	s := GenerationState{Number: n, Live: slices.Contains(v.word().Live(), n), Maps: mapStates(g.Maps)}
 	if g.record != nil {
-		s.Label, s.Role = g.record.Label, g.record.Role
+		s.Label, s.Role, s.Sizes = g.record.Label, g.record.Role, g.record.Sizes
 	}
 	if v.super != nil {
 		digest := v.super.digest(n)

@@ -152,6 +152,9 @@ func (o *object) load(
 		switch m := use[name]; {
 		case m != nil:
 			replace[name] = m
+			if slices.Contains(o.Frozen, name) {
+				spec.Maps[name] = within(spec.Maps[name], m)
+			}
 		case o.common(name):
 			return nil, fmt.Errorf("map %s is not there to be shared", name)
 		}

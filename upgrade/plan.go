@@ -3,6 +3,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -132,7 +133,7 @@ func (v *view) plan(from, to *object) (*Plan, error) {
 	if err := p.planMaps(v, serving, from, to); err != nil {
 		return nil, fmt.Errorf("plan for %s: %w", v.tree, err)
 	}
-	if err := p.planCommon(v, to); err != nil {
+	if err := p.planCommon(v, serving, to); err != nil {
 		return nil, fmt.Errorf("plan for %s: %w", v.tree, err)
 	}
 	p.planHooks(serving, from, to)
@@ -194,17 +195,23 @@ func (p *Plan) planMaps(v *view, serving *Generation, from, to *object) error {
 }
 
 // planCommon decides about the maps that all generations share.
-func (p *Plan) planCommon(v *view, to *object) error {
+func (p *Plan) planCommon(v *view, serving *Generation, to *object) error {
 	for _, name := range to.Frozen {
 		want, m := to.spec.Maps[name], v.maps[name]
 		one := MapPlan{Name: name, Action: ActionKeep, Room: want.MaxEntries}
 		if m == nil {
-			one.Action, one.Memory = ActionCreate, footprint(want)
+			one.Action, one.Memory = ActionCreate, footprint(to.roomy(want))
 			p.addMap(v, one, want)
 			continue
 		}
-		one.Had = m.MaxEntries()
-		expected, found, sized, err := differ(want, m)
+		one.Had = min(m.MaxEntries(), cmp.Or(serving.limit(name), m.MaxEntries()))
+		if want.MaxEntries < one.Had {
+			var err error
+			if one.Entries, err = countEntries(m); err != nil {
+				return fmt.Errorf("count entries of %s: %w", name, err)
+			}
+		}
+		expected, found, sized, err := differ(within(want, m), m)
 		switch {
 		case err != nil:
 			return err
@@ -229,7 +236,7 @@ func (p *Plan) planCommon(v *view, to *object) error {
 // addMap files what becomes of a map, and refuses what cannot fit.
 func (p *Plan) addMap(_ *view, one MapPlan, want *ebpf.MapSpec) {
 	evicts := want.Type == ebpf.LRUHash || want.Type == ebpf.LRUCPUHash
-	if one.Entries > uint64(want.MaxEntries) && one.Action != ActionKeep {
+	if one.Entries > uint64(want.MaxEntries) {
 		if evicts {
 			one.Note = fmt.Sprintf("it has room for %d of %d entries: the least used go", want.MaxEntries, one.Entries)
 			p.Risks = append(p.Risks, fmt.Sprintf("map %s: %s", one.Name, one.Note))

@@ -64,8 +64,11 @@ type DataPlane struct {
 	// is wrong with it: programs that do not answer as they should. May be nil; it is no part of the identity.
 	Trial func(ctx context.Context, loaded *ebpf.Collection) error
 
-	Sizes map[string]uint32 // max_entries by map, where they are not the object's
-	Label string            // names the release to people, and decides nothing
+	Sizes map[string]uint32 // max_entries by map, where they are not the object's; of frozen maps with Room a limit
+	// Room is how many entries a frozen map is made for, where that is more than Sizes says: it can never be made anew,
+	// so Sizes is a limit there, for whoever writes the map to keep. It is no part of the identity.
+	Room  map[string]uint32
+	Label string // names the release to people, and decides nothing
 }
 
 // maxName is how much of a name the kernel keeps for maps and programs; recovery finds lost pins by it.

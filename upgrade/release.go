@@ -159,8 +159,8 @@ func (r *record) encode() ([]byte, error) {
 // maxRecord bounds what a pinned record may unpack to.
 const maxRecord = 64 << 20
 
-func decodeRecord(packed []byte) (*record, error) {
-	z, err := gzip.NewReader(bytes.NewReader(packed))
+func decodeRecord(packed io.Reader) (*record, error) {
+	z, err := gzip.NewReader(packed)
 	if err != nil {
 		return nil, fmt.Errorf("unpack release: %w", err)
 	}
@@ -193,6 +193,15 @@ func makeRecord(r *record) (*ebpf.Map, error) {
 
 // readRecord is what makeRecord wrote.
 func readRecord(m *ebpf.Map) (*record, error) {
+	packed, err := readPacked(m)
+	if err != nil {
+		return nil, err
+	}
+	return decodeRecord(packed)
+}
+
+// readPacked is the packed record in a map.
+func readPacked(m *ebpf.Map) (*bytes.Reader, error) {
 	if m.Type() != ebpf.Array || m.KeySize() != 4 || m.MaxEntries() != 1 || m.ValueSize() > maxRecord {
 		return nil, fmt.Errorf("it is no release")
 	}
@@ -200,16 +209,12 @@ func readRecord(m *ebpf.Map) (*record, error) {
 	if err := m.Lookup(uint32(0), &packed); err != nil {
 		return nil, fmt.Errorf("read release: %w", err)
 	}
-	return decodeRecord(packed)
+	return bytes.NewReader(packed), nil
 }
 
 // ReadRelease reads a release from a file: one that `Release.Write` wrote.
 func ReadRelease(from io.Reader) (*Release, error) {
-	packed, err := io.ReadAll(io.LimitReader(from, maxRecord))
-	if err != nil {
-		return nil, err
-	}
-	r, err := decodeRecord(packed)
+	r, err := decodeRecord(io.LimitReader(from, maxRecord))
 	if err != nil {
 		return nil, err
 	}

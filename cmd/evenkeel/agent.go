@@ -168,8 +168,12 @@ func checkSizes(s bpf.Sizes) error {
 		"--max-services": s.Services, "--max-endpoints": s.Endpoints, "--max-workloads": s.Workloads,
 		"--max-affinities": s.Affinities, "--max-peers": s.Peers,
 	} {
-		if n == 0 || n > maxSize {
-			return fmt.Errorf("%s %d: from 1 to %d", flag, n, maxSize)
+		most := uint32(maxSize)
+		if flag == "--max-workloads" {
+			most = bpf.MostWorkloads
+		}
+		if n == 0 || n > most {
+			return fmt.Errorf("%s %d: from 1 to %d", flag, n, most)
 		}
 	}
 	return nil

@@ -139,6 +139,13 @@ func pinnedSizes(dir string) (map[string]uint32, error) {
 			sizes[m.Name] = m.MaxEntries
 		}
 	}
+	for _, g := range state.Generations { // of frozen maps there is more room than is allowed to be used
+		for _, name := range bpf.Frozen() {
+			if n, sized := g.Sizes[name]; sized && sizes[name] != 0 && g.Number == state.Serve {
+				sizes[name] = n
+			}
+		}
+	}
 	return sizes, nil
 }
 

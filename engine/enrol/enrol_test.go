@@ -275,6 +275,30 @@ func TestEnrolIsUndoneWhenItFails(t *testing.T) {
 	})
 }
 
+// TestLimit: fewer pods may be enrolled than the maps have room for, and a smaller limit puts nobody out.
+func TestLimit(t *testing.T) {
+	o, links := newOptions(t, 10)
+	o.Maps.Limit = 2
+	var pods []Pod
+	for i := range 3 {
+		pods = append(pods, Pod{Name: fmt.Sprint("a/b", i), Netns: newPod(t, "10.9.0.1/32").path})
+	}
+	mustEnrol(t, o, pods[0])
+	mustEnrol(t, o, pods[1])
+	var full *FullError
+	if _, err := Enrol(t.Context(), o, pods[2]); !errors.As(err, &full) || full.Max != 2 || full.Flag != "--max-workloads" {
+		t.Errorf("error %v", err)
+	}
+	if n := elements(t, o.Maps); n != 6 || len(links.links) != 2 {
+		t.Errorf("%d elements, %d pods with links", n, len(links.links))
+	}
+	o.Maps.Limit = 1
+	o.SourceCheck = false
+	mustEnrol(t, o, pods[1]) // who is in may change
+	o.Maps.Limit = 3
+	mustEnrol(t, o, pods[2])
+}
+
 func TestWithdrawFindsThePod(t *testing.T) {
 	o, _ := newOptions(t, 10)
 	p, other := newPod(t, "10.9.0.1/32"), newPod(t, "10.9.0.2/32")

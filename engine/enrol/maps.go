@@ -20,6 +20,8 @@ import (
 type Maps struct {
 	Workloads *ebpf.Map // workloads
 	Names     *ebpf.Map // workload_names
+	// Limit is how many pods may be enrolled, 0 for as many as the maps have room for.
+	Limit uint32
 }
 
 // Names of the maps, for messages and for bpf.Flag.
@@ -28,16 +30,37 @@ const (
 	mapNames     = "workload_names"
 )
 
-// FullError says that a map has no room for one more workload.
+// FullError says that there is no room for one more workload.
 type FullError struct {
 	Map  string
-	Max  uint32 // elements that it has room for
+	Max  uint32 // elements that it may have
 	Flag string // of the agent, that sizes it
 }
 
 func (e *FullError) Error() string {
-	return fmt.Sprintf("map %s is full (%d elements): withdraw pods that are gone, or install with a larger %s",
+	return fmt.Sprintf("map %s is full (%d elements): withdraw pods that are gone, or start the agent with a larger %s",
 		e.Map, e.Max, e.Flag)
+}
+
+// withinLimit returns a [FullError] if there are more workloads than there may be.
+func (m Maps) withinLimit() error {
+	if m.Limit == 0 || m.Limit >= m.Names.MaxEntries() {
+		return nil
+	}
+	var cookie uint64
+	var name bpf.MeshWorkloadName
+	count := uint32(0)
+	it := m.Names.Iterate()
+	for it.Next(&cookie, &name) {
+		count++
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("read map %s: %w", mapNames, err)
+	}
+	if count > m.Limit {
+		return &FullError{Map: mapNames, Max: m.Limit, Flag: bpf.Flag(mapNames)}
+	}
+	return nil
 }
 
 // Workload is a pod that is enrolled.

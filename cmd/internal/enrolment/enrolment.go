@@ -19,9 +19,10 @@ import (
 // DefaultDir is where the data plane of a node is pinned.
 const DefaultDir = "/sys/fs/bpf/evenkeel"
 
-// Maps are the maps that enrolment writes, found among those that all generations share.
-func Maps(frozen map[string]*ebpf.Map) (enrol.Maps, error) {
-	maps := enrol.Maps{Workloads: frozen["workloads"], Names: frozen["workload_names"]}
+// Maps are the maps that enrolment writes, found among those that all generations share, and how much may be in them by
+// the sizes of the generation that serves.
+func Maps(frozen map[string]*ebpf.Map, sizes map[string]uint32) (enrol.Maps, error) {
+	maps := enrol.Maps{Workloads: frozen["workloads"], Names: frozen["workload_names"], Limit: sizes["workload_names"]}
 	if maps.Workloads == nil || maps.Names == nil {
 		return enrol.Maps{}, errors.New("map workloads or workload_names is not pinned any more: restart the agent, " +
 			"which restores what it can")
@@ -48,7 +49,11 @@ func Open(ctx context.Context, dir string, patience time.Duration) (enrol.Option
 }
 
 func options(w *upgrade.Writer) (enrol.Options, error) {
-	maps, err := Maps(w.Frozen)
+	sizes, err := w.Sizes()
+	if err != nil {
+		return enrol.Options{}, err
+	}
+	maps, err := Maps(w.Frozen, sizes)
 	if err != nil {
 		return enrol.Options{}, err
 	}

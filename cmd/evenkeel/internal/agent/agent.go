@@ -235,14 +235,14 @@ func (a *agent) compose(ctx context.Context) error {
 		a.sources = append(a.sources, file.New(file.Options{Path: path, Log: a.Log}))
 	}
 	a.engine, err = engine.New(ctx, engine.Options{
-		Maps: maps, Publisher: bpf.NewPublisher(serving.Programs[bpf.MeshProgPublish], a.store.Epoch()),
+		Maps: maps, Sizes: serving.Sizes(), Publisher: bpf.NewPublisher(serving.Programs[bpf.MeshProgPublish], a.store.Epoch()),
 		DestroyUDP: serving.Programs[bpf.MeshProgDestroyUdp], Node: a.Node, Sources: names, Log: a.Log,
 	})
 	if err != nil {
 		return err
 	}
 	a.view = &report.View{
-		Dir: a.Dir, Frozen: a.store.Frozen(), Serving: serving, Pods: a.store.Pods, Engine: a.engine, Word: a.store.Word,
+		Dir: a.Dir, Frozen: a.store.Frozen(), Serving: serving, Sizes: serving.Sizes(), Pods: a.store.Pods, Engine: a.engine, Word: a.store.Word,
 		Agent: a.describe, Differs: a.store.Differs(),
 	}
 	if !a.ByLabel {

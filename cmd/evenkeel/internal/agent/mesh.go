@@ -45,7 +45,7 @@ type mesh struct {
 }
 
 func (a *agent) newMesh() (*mesh, error) {
-	maps, err := enrolment.Maps(a.store.Frozen())
+	maps, err := enrolment.Maps(a.store.Frozen(), a.store.Serving().Sizes())
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ const (
 // lookAfterPods withdraws pods whose network namespace has gone without anybody saying so, and attaches again what
 // others have lost, of pods and of the node: at once, then from time to time.
 func (a *agent) lookAfterPods(ctx context.Context) error {
-	maps, err := enrolment.Maps(a.store.Frozen())
+	maps, err := enrolment.Maps(a.store.Frozen(), a.store.Serving().Sizes())
 	if err != nil {
 		return err
 	}

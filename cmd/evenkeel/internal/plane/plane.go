@@ -26,7 +26,7 @@ var Label string
 // left out; sk_msg is the only one that may be missing.
 func Of(sizes map[string]uint32) upgrade.DataPlane {
 	p := upgrade.DataPlane{
-		Label: Label, Object: bpf.Object(), Private: bpf.Private(), Programs: bpf.Standalone(), Sizes: sizes,
+		Label: Label, Object: bpf.Object(), Private: bpf.Private(), Programs: bpf.Standalone(), Sizes: sizes, Room: bpf.Room(),
 		Configure: func(spec *ebpf.CollectionSpec) error { return bpf.Configure(spec, 0) }, Number: bpf.Number, Stamps: bpf.MeshMapSockets, Trial: Trial,
 		// upgrade makes super itself.
 		Frozen: slices.DeleteFunc(bpf.Frozen(), func(name string) bool { return name == bpf.MeshMapSuper }),
@@ -59,6 +59,7 @@ func OfObject(object []byte, sizes map[string]uint32) (upgrade.DataPlane, error)
 	p.Programs = slices.DeleteFunc(slices.Clone(p.Programs), func(name string) bool { return spec.Programs[name] == nil })
 	p.Hooks = slices.DeleteFunc(slices.Clone(p.Hooks), func(h upgrade.Hook) bool { return spec.Programs[h.Entry] == nil })
 	maps.DeleteFunc(p.Sizes, func(name string, _ uint32) bool { return spec.Maps[name] == nil })
+	maps.DeleteFunc(p.Room, func(name string, _ uint32) bool { return spec.Maps[name] == nil })
 	return p, nil
 }
 

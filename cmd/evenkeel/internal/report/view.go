@@ -23,6 +23,7 @@ type View struct {
 	Dir     string
 	Frozen  map[string]*ebpf.Map
 	Serving *upgrade.Generation
+	Sizes   map[string]uint32 // that its release has
 	Pods    *upgrade.Pods
 	Engine  *engine.Engine
 	Word    func() upgrade.Word
@@ -52,20 +53,25 @@ func OpenPins(ctx context.Context, dir string) (*View, func(), error) {
 		w.Close()
 		return nil, nil, fmt.Errorf("open %s: %w", dir, err)
 	}
+	sizes, err := w.Sizes()
+	if err != nil {
+		w.Close()
+		return nil, nil, fmt.Errorf("open %s: %w", dir, err)
+	}
 	// An engine adopts what is there and writes nothing before a source speaks. Here none ever does.
 	e, err := engine.New(ctx, engine.Options{
-		Maps: maps, Sources: []string{"none"}, Log: slog.New(slog.DiscardHandler),
+		Maps: maps, Sizes: sizes, Sources: []string{"none"}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.Close()
 		return nil, nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	v := &View{Dir: dir, Frozen: w.Frozen, Serving: w.Serving, Pods: w.Pods, Engine: e, Word: w.Word}
+	v := &View{Dir: dir, Frozen: w.Frozen, Serving: w.Serving, Sizes: sizes, Pods: w.Pods, Engine: e, Word: w.Word}
 	return v, func() { e.Close(); w.Close() }, nil
 }
 
 // enrolment is what package enrol reads through.
 func (v *View) enrolment() (enrol.Options, error) {
-	maps, err := enrolment.Maps(v.Frozen)
+	maps, err := enrolment.Maps(v.Frozen, v.Sizes)
 	return enrol.Options{Maps: maps, Links: enrolment.Links(v.Pods)}, err
 }
