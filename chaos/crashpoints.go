@@ -220,6 +220,24 @@ var _ = Describe("Crash points", Label("dataplane:evenkeel", "crash", "fault:kil
 		killAgent(ctx, lab, node)
 		done("uninstall", "--yes")(ctx)
 	}
+	// What is taken apart must not be reached any more, by a packet neither: a frame a millisecond meets what 10 ms miss.
+	It("of none, while it is uninstalled and begun again 10 times: not a datagram is lost", Label("tier:pr"), limit,
+		func(ctx SpecContext) {
+			again(ctx)
+			var flows []flow.Spec
+			for _, s := range established() {
+				if s.Kind == "udp" {
+					s.Period = flow.Duration(time.Millisecond)
+					flows = append(flows, s)
+				}
+			}
+			watchedWhile(ctx, lab, "uninstall", flows, func(*run) {
+				for range 10 {
+					uninstall(ctx)
+					again(ctx)
+				}
+			})
+		})
 	for part := range parts {
 		It(fmt.Sprintf("of uninstalling, part %d of %d", part+1, parts), Label("tier:nightly"), limit, func(ctx SpecContext) {
 			again(ctx)

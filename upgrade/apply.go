@@ -504,8 +504,12 @@ func (s *Store) dropEntries(ctx context.Context, hooks []Hook) error {
 	r := &removal{tree: s.view.tree, journal: s.journal}
 	for _, h := range hooks {
 		if l := s.view.links[h.Name]; l != nil {
+			err := l.takeOff()
 			l.Close()
 			delete(s.view.links, h.Name)
+			if err != nil {
+				return fmt.Errorf("detach %s: %w", join(pathLinks, h.Name), err)
+			}
 		}
 		if h.At.node() {
 			if err := r.unpinIf(join(pathLinks, h.Name)); err != nil {
@@ -540,6 +544,9 @@ func (s *Store) detachPods(ctx context.Context, hook string) error {
 		return err
 	}
 	for _, pod := range pods {
+		if err := p.takeOff(join(pathPods, pod, hook)); err != nil {
+			return err
+		}
 		if err := p.Detach(ctx, pod, hook); err != nil {
 			return err
 		}

@@ -223,7 +223,26 @@ func (p *Pods) sweep(ctx context.Context, pods map[string][]string) error {
 	return nil
 }
 
-// drop unpins a link, which detaches it, if it is there. It refuses what is not ours.
+// takeOff detaches a link that is there and returns when that is done: what it leads into is about to go.
+func (p *Pods) takeOff(path string) error {
+	l, err := openLink(p.tree, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer l.Close()
+	if err := p.checkOurs(path, l); err != nil {
+		return err
+	}
+	if err := l.takeOff(); err != nil {
+		return fmt.Errorf("detach %s: %w", path, err)
+	}
+	return nil
+}
+
+// drop unpins a link, which detaches it a little later, if it is there. It refuses what is not ours.
 func (p *Pods) drop(path string) error {
 	l, err := openLink(p.tree, path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	ebpfpin "github.com/cilium/ebpf/pin"
 	"golang.org/x/sys/unix"
 )
@@ -90,38 +91,51 @@ func (r *removal) links(dir string, s *super) error {
 		if path == pathPods {
 			continue
 		}
-		mine, err := r.mine(path, s)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("look at %s: %w", path, err)
-		}
-		if !mine {
-			r.foreign = append(r.foreign, path)
-			continue
-		}
-		if err := r.unpin(path); err != nil {
+		if err := r.link(path, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *removal) mine(path string, s *super) (bool, error) {
+// link detaches and unpins one of them.
+func (r *removal) link(path string, s *super) error {
 	l, err := openLink(r.tree, path)
 	var other *strayError
-	if errors.As(err, &other) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
+	switch {
+	case errors.As(err, &other):
+		r.foreign = append(r.foreign, path)
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at %s: %w", path, err)
 	}
 	defer l.Close()
-	if s == nil {
-		return false, nil
+	mine := false
+	if s != nil {
+		if mine, err = attachesOurs(l, mapID(s.m)); err != nil {
+			return fmt.Errorf("look at %s: %w", path, err)
+		}
 	}
-	return attachesOurs(l, mapID(s.m))
+	if !mine {
+		r.foreign = append(r.foreign, path)
+		return nil
+	}
+	if err := l.takeOff(); err != nil {
+		return fmt.Errorf("detach %s: %w", path, err)
+	}
+	return r.unpin(path)
+}
+
+// takeOff detaches a link and returns when that is done. The kernel does it for one whose last name has gone, too, but in
+// a worker of its own, which may wait for others (network devices have one lock): until then packets would run into
+// programs that are taken apart. It cannot do it for maps of sockets, whose link goes with its last name.
+func (l *attachment) takeOff() error {
+	if err := l.Detach(); err != nil && !errors.Is(err, link.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 // attachesOurs reports whether the program of a link reads this super.
