@@ -7,10 +7,9 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 EXEC := $(if $(SUDO),-exec "$(SUDO)")
 CONTROLS := ignore_stamp miss_passes ignore_weights
 PROCS ?= 2
-CNI_PLUGINS := $(addprefix github.com/containernetworking/,plugins/plugins/main/bridge plugins/plugins/main/ptp \
-	plugins/plugins/main/loopback plugins/plugins/ipam/host-local plugins/plugins/meta/portmap \
-	plugins/plugins/meta/bandwidth plugins/plugins/meta/tuning)
-
+CNI_PLUGINS := $(addprefix github.com/containernetworking/plugins/plugins/,main/bridge main/ptp main/loopback \
+	ipam/host-local meta/portmap meta/bandwidth meta/tuning)
+GINKGO := bin/ginkgo --randomize-all --fail-on-pending --fail-on-empty --poll-progress-after=60s
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
@@ -22,7 +21,7 @@ build: need-go ## the binaries, in bin/
 	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
 
 demo: build ## watch two data planes serve while their agents are killed; under two minutes
-	$(SUDO) bin/evenkeel-chaos demo $(ARGS)
+	$(SUDO) bin/evenkeel demo $(ARGS)
 
 test: unit e2e chaos ## every test: beside the code, then the built binaries end to end
 
@@ -36,14 +35,14 @@ e2e: build need-kernel need-runtime ## the built binaries on simulated nodes, be
 	@mkdir -p bin/cni && go build -trimpath -o bin/cni/ $(CNI_PLUGINS)
 	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go build -trimpath -o bin/e2e-client ./e2e/client && \
 		go test -c -o bin/e2e.test ./e2e
-	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --procs=$(PROCS) --randomize-all --fail-on-pending \
-		--fail-on-empty --poll-progress-after=60s --timeout=20m $(ARGS) bin/e2e.test && echo "e2e: $$((SECONDS - s)) s"
+	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) $(GINKGO) --procs=$(PROCS) --timeout=20m $(ARGS) bin/e2e.test && \
+		echo "e2e: $$((SECONDS - s)) s"
 
 chaos: build ## what breaks traffic, but for the specs that take a night: ARGS=--label-filter=tier:nightly
 	@go build -trimpath -tags control_miss_passes -o bin/control/miss_passes/ ./cmd/evenkeel && \
 		go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go test -c -o bin/chaos.test ./chaos
-	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) bin/ginkgo --randomize-all --fail-on-pending --fail-on-empty \
-		--poll-progress-after=60s --timeout=60m --label-filter='!tier:nightly' $(ARGS) bin/chaos.test && echo "chaos: $$((SECONDS - s)) s"
+	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) $(GINKGO) --timeout=60m --label-filter='!tier:nightly' $(ARGS) \
+		bin/chaos.test && echo "chaos: $$((SECONDS - s)) s"
 
 bench: build need-kernel ## what the mesh costs, against no mesh and NAT; ARGS=--quick takes 5 minutes
 	$(SUDO) bin/evenkeel bench $(ARGS)
@@ -58,30 +57,24 @@ lint: need-go need-clang .tools/golangci-lint-$(GOLANGCI) ## go vet, golangci-li
 	go vet ./...
 	.tools/golangci-lint-$(GOLANGCI) run --allow-parallel-runners ./...
 	clang-format-19 --dry-run --Werror $$(git ls-files '*.[ch]')
-
 .tools/golangci-lint-$(GOLANGCI):
-	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
-	mv .tools/golangci-lint $@
-
+	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) && mv .tools/golangci-lint $@
 fmt: need-clang ## gofmt and clang-format
 	gofmt -w $$(git ls-files '*.go' | grep -v _bpfel.go)
 	clang-format-19 -i $$(git ls-files '*.[ch]')
-
 clean: ## remove what was built
 	rm -rf bin .tools
 
+# $(call packages,COMMANDS AND FILES,PACKAGES THAT HAVE THEM,WHAT FOR)
+packages = @for c in $(1); do command -v $$c >/dev/null || test -e $$c || { $(SUDO) apt-get update -q && \
+	$(SUDO) apt-get install -qy $(2) && break; } || { echo "install $(2): $(3)" >&2; exit 1; }; done
 need-go:
 	@command -v go >/dev/null || { echo "Go 1.26 or newer is needed: https://go.dev/dl" >&2; exit 1; }
 need-clang:
-	@command -v clang-19 llvm-strip-19 clang-format-19 >/dev/null && test -e /usr/include/bpf/bpf_helpers.h || \
-		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy clang-19 llvm-19 clang-format-19 libbpf-dev gcc; } || \
-		{ echo "install clang-19, llvm-19, clang-format-19 and libbpf-dev; only generate, lint and fmt need them" >&2; exit 1; }
+	$(call packages,clang-19 llvm-strip-19 clang-format-19 /usr/include/bpf/bpf_helpers.h gcc,clang-19 llvm-19 clang-format-19 libbpf-dev gcc,only generate and lint and fmt need them)
 need-chromium:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { $(SUDO) apt-get update -q && \
-		$(SUDO) apt-get install -qy chromium; } || { echo "install chromium: the report of evenkeel-chaos is tested in it" >&2; exit 1; }
+	$(call packages,$(or $(firstword $(shell command -v chromium chromium-browser google-chrome)),chromium),chromium,the report of evenkeel-chaos is tested in it)
 need-runtime:
-	@(for c in nft containerd ctr runc; do command -v $$c || exit 1; done) >/dev/null || { $(SUDO) apt-get update -q && \
-		$(SUDO) apt-get install -qy nftables containerd runc; } || \
-		{ echo "install nftables, containerd and runc: the CNI plugin is tested with them" >&2; exit 1; }
+	$(call packages,nft containerd ctr runc,nftables containerd runc,the CNI plugin is tested with them)
 need-kernel: build
 	@$(SUDO) bin/evenkeel doctor >/dev/null || { $(SUDO) bin/evenkeel doctor; exit 1; }
