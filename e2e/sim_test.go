@@ -58,6 +58,15 @@ var _ = Describe("evenkeel sim", Ordered, func() {
 		Expect(got.stdout).To(ContainSubstring(`"answer":"ping"`))
 	})
 
+	It("asks servers without a client of this machine's", func(ctx SpecContext) {
+		got := sim(ctx, "call", "--name", name, "client", "tcp://10.96.0.10:7", "hello")
+		Expect(got).To(Equal(result{stdout: "hello\n"}))
+		got = sim(ctx, "call", "--name", name, "client", "tcp://10.96.0.10:8", "hello")
+		Expect(got.code).To(Equal(1), "%+v", got)
+		Expect(got.stderr).To(ContainSubstring("refused"))
+		Expect(sim(ctx, "call", "--name", name, "client", "10.96.0.10").code).To(Equal(2))
+	})
+
 	It("passes standard streams and exit codes through exec", func(ctx SpecContext) {
 		got := runIn(ctx, host{}, strings.NewReader("hello"), built.evenkeel, "sim", "exec", "--name", name, "client", "--",
 			"sh", "-c", "cat; echo oops >&2; exit 7")

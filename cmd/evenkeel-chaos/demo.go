@@ -321,7 +321,7 @@ func (d *demo) report(sentence string, failed bool) *report.Report {
 const demoLookAround = `
 The labs are still up. Look around (as root):
   bin/evenkeel sim inspect demo                               nodes, pods, agents
-  bin/evenkeel sim exec --name demo client-left -- curl -s http://10.96.0.10/
+  bin/evenkeel sim call --name demo client-left http://10.96.0.10/
   bin/evenkeel sim exec --name demo node/left -- bin/evenkeel status --pin-dir /sys/fs/bpf/evenkeel-sim/demo/left \
       --admin /run/evenkeel-sim/demo/nodes/left/admin.sock    also: dump services, dump flows, explain, doctor
   bin/evenkeel sim graph --name demo --format html > demo.html   a picture

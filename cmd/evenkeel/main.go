@@ -25,7 +25,7 @@ func newRootCommand(e command.Env) *cobra.Command {
 	root.AddCommand(newAgentCommand(e), newEnrolCommand(e), newWithdrawCommand(e), newStatusCommand(e),
 		newDumpCommand(e), newExplainCommand(e), newUninstallCommand(e),
 		newVersionCommand(e), newUpgradeCommand(e), newDoctorCommand(e), newSimCommand(e),
-		newBenchCommand(e), newCNICommand(e))
+		newDemoCommand(), newBenchCommand(e), newCNICommand(e))
 	root.InitDefaultCompletionCmd("completion") // cobra adds it later otherwise, and takes any shell's name
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

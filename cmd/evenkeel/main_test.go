@@ -114,7 +114,7 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{"withdraw --canary --pod a/b", "--canary"},
 		{"uninstall now", "now"},
 		{"upgrade", "upgrade what? apply, history, plan, retire, rollback, status or verify"},
-		{"sim", "sim what? apply, down, exec"},
+		{"sim", "sim what? apply, call, down, exec"},
 		{"sim upp", "did you mean up?"},
 		{"completion", "completion what? bash"},
 		{"completion tcsh", "tcsh"},

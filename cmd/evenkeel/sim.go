@@ -41,13 +41,13 @@ The file has one Topology and any Kubernetes documents (Service, EndpointSlice, 
 While pods are enrolled, and removed, /sys/kernel/rcu_expedited is 1: to attach the check of a pod's packets' sources
 takes the kernel 13 ms otherwise. Where it cannot be set, agent: {enabled: true, unchecked: true} leaves the check out.`,
 		Example: `  evenkeel sim up demo.yaml
-  evenkeel sim exec client -- curl -s http://10.96.0.10/
+  evenkeel sim call client http://10.96.0.10/
   evenkeel sim inspect
   evenkeel sim down --name demo`,
 	}
 	c.AddCommand(newSimUpCommand(e), newSimApplyCommand(e), newSimDownCommand(e), newSimListCommand(e),
-		newSimInspectCommand(e), newSimExecCommand(e), newSimLogsCommand(e), newSimGraphCommand(e), newSimCollectCommand(e),
-		newSimServeCommand(), newSimEnterCommand(e), newSimAmbientCommand(e), newSimHandoverCommand(e),
+		newSimInspectCommand(e), newSimExecCommand(e), newSimCallCommand(e), newSimLogsCommand(e), newSimGraphCommand(e), newSimCollectCommand(e),
+		newSimServeCommand(), newSimDialCommand(e), newSimEnterCommand(e), newSimAmbientCommand(e), newSimHandoverCommand(e),
 		newSimIsolateCommand())
 	return command.Group(c)
 }
@@ -138,6 +138,18 @@ func findPlace(lab *netsim.Lab, name string) (pod *netsim.Pod, node *netsim.Node
 		lab.Name(), lab.Name())
 }
 
+// findCommander finds what a command can be run in.
+func findCommander(lab *netsim.Lab, name string) (commander, error) {
+	pod, node, err := findPlace(lab, name)
+	if err != nil {
+		return nil, err
+	}
+	if node != nil {
+		return node, nil
+	}
+	return pod, nil
+}
+
 func newSimExecCommand(e command.Env) *cobra.Command {
 	var lab labFlag
 	c := &cobra.Command{
@@ -147,7 +159,7 @@ func newSimExecCommand(e command.Env) *cobra.Command {
 namespace of a node, outside its pods. Files and processes are those of this machine. evenkeel turns into the
 command, so standard streams, signals and the exit status are the command's own. A command that is not there ends
 with 127, one that cannot be executed with 126, as in a shell; if there is no such pod or lab, it is 1.`,
-		Example: `  evenkeel sim exec client -- curl -s http://10.96.0.10/
+		Example: `  evenkeel sim exec client -- ping -c 3 10.10.2.2
   evenkeel sim exec shop/web-0 -- sh
   evenkeel sim exec --name demo node/a -- cat /proc/net/dev`,
 		Args: atLeast(2, "a pod or node, and a command"),
@@ -156,13 +168,9 @@ with 127, one that cannot be executed with 126, as in a shell; if there is no su
 			if err != nil {
 				return err
 			}
-			pod, node, err := findPlace(l, args[0])
+			where, err := findCommander(l, args[0])
 			if err != nil {
 				return err
-			}
-			var where commander = pod
-			if node != nil {
-				where = node
 			}
 			line := args[1:]
 			if line[0] == "--" {
@@ -225,6 +233,16 @@ func newSimServeCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&pod, "pod", "", "name to answer with")
 	return c
+}
+
+// between refuses fewer and more arguments; what says which are needed.
+func between(least, most int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return command.Usage(c, fmt.Errorf("it needs %s", what))
+		}
+		return nil
+	}
 }
 
 // atLeast refuses fewer arguments; what says which are needed.
