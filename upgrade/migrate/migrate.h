@@ -70,8 +70,11 @@ struct bpf_iter_meta {
 	struct seq_file *seq;
 };
 
-struct bpf_map;
 #endif
+
+struct bpf_map {
+	enum bpf_map_type map_type;
+};
 
 struct bpf_iter__bpf_map_elem {
 	struct bpf_iter_meta *meta;
@@ -115,6 +118,14 @@ static __always_inline void bridge_failed(void)
 
 	if (state)
 		__sync_fetch_and_add(&state->failed, 1);
+}
+
+/* Whether a map that is full makes room by itself. */
+static __always_inline bool evicts(void *map)
+{
+	enum bpf_map_type type = ((struct bpf_map *)map)->map_type;
+
+	return type == BPF_MAP_TYPE_LRU_HASH || type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
 }
 
 static __always_inline int copied(struct seq_file *seq, __u8 outcome)
