@@ -205,20 +205,6 @@ func (s *Store) fill(g *Generation) error {
 	return nil
 }
 
-// Retire removes a generation that no connection can run any more. It waits for a grace period, so that no program of
-// it is running either. Maps that it shares with another generation stay.
-func (s *Store) Retire(ctx context.Context, n uint16) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("retire generation %d: %w", n, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.view.generations[n] == nil {
-		return fmt.Errorf("retire generation %d: there is none", n)
-	}
-	return s.retire(ctx, n)
-}
-
 // clear empties the slots that a generation owned at one hook.
 func (s *Store) clear(hook string, n uint16) error {
 	calls := s.view.calls[hook]
