@@ -46,6 +46,7 @@ func (s *State) Change() engine.Change {
 		spaces:    difference[engine.Namespace]{sent: s.sent.spaces, equal: equalNamespace},
 		derived:   map[manifest.Key][]string{},
 	}
+	s.expect(&d)
 	for key := range s.dirty {
 		switch key.Kind {
 		case manifest.KindNamespace:
@@ -68,6 +69,23 @@ func (s *State) Change() engine.Change {
 	}
 	s.sent.offeredDerived = d.derived
 	return s.sent.offered
+}
+
+// expect makes room where all that there is comes at once.
+func (s *State) expect(d *differences) {
+	if len(s.sent.services)+len(s.sent.slices) > 0 || len(s.dirty) < len(s.slices) {
+		return
+	}
+	terms := 0
+	for _, l := range s.slices {
+		if l.Slice != nil {
+			terms += len(l.Endpoints)
+		}
+	}
+	s.using.grow(len(s.slices), terms)
+	d.services.expected, d.slices.expected = len(s.services), len(s.slices)
+	s.sent.services = make(map[string]*engine.Service, len(s.services))
+	s.sent.slices = make(map[string]*engine.Slice, len(s.slices))
 }
 
 // Commit notes that the engine has taken the last Change. There must be no Upsert or Delete between the two.
@@ -111,6 +129,8 @@ type difference[T any] struct {
 	sent    map[string]*T
 	equal   func(a, b *T) bool
 	changes map[string]*T
+	// expected is how many changes there will be, if that is known.
+	expected int
 }
 
 // put notes a value, nil for none, if the engine has another one.
@@ -120,7 +140,7 @@ func (d *difference[T]) put(name string, v *T) {
 		return
 	}
 	if d.changes == nil {
-		d.changes = map[string]*T{}
+		d.changes = make(map[string]*T, d.expected)
 	}
 	d.changes[name] = v
 }

@@ -24,6 +24,7 @@ type index[T comparable] struct {
 	// one has the object of a term that one has, more those of a term that several have.
 	one  map[uint64]uint32
 	more map[uint64]map[uint32]struct{}
+	room []uint64 // for the hashes of one object
 }
 
 // object is an object and the hashes of its terms, sorted.
@@ -39,16 +40,26 @@ func newIndex[T comparable]() *index[T] {
 	}
 }
 
+// grow makes room for terms and objects that are about to come, where there are none yet: a map that grows to 100,000
+// entries moves each of them several times.
+func (x *index[T]) grow(objects, terms int) {
+	if len(x.objects) == 0 {
+		x.numbers, x.one = make(map[manifest.Key]uint32, objects), make(map[uint64]uint32, terms)
+		x.objects = make([]object, 0, objects)
+	}
+}
+
 func (x *index[T]) hash(term T) uint64 { return maphash.Comparable(x.seed, term) }
 
 // put replaces the terms of an object, in whatever order; without terms it is removed.
 func (x *index[T]) put(key manifest.Key, terms []T) {
-	hashes := make([]uint64, 0, len(terms))
+	hashes := x.room[:0]
 	for _, t := range terms {
 		hashes = append(hashes, x.hash(t))
 	}
+	x.room = hashes
 	slices.Sort(hashes)
-	hashes = slices.Clip(slices.Compact(hashes))
+	hashes = slices.Compact(hashes)
 	number, there := x.numbers[key]
 	switch {
 	case there && slices.Equal(x.objects[number].terms, hashes):
@@ -68,6 +79,7 @@ func (x *index[T]) put(key manifest.Key, terms []T) {
 		}
 		return
 	}
+	hashes = slices.Clone(hashes)
 	x.objects[number].terms = hashes
 	for _, h := range hashes {
 		x.join(h, number)

@@ -21,7 +21,7 @@ func (s *State) resolve(key manifest.Key) *engine.Slice {
 		s.using.put(key, nil)
 		return nil
 	}
-	inputs := make([]input, 0, 2*len(l.Endpoints))
+	inputs := s.inputs[:0]
 	var added []engine.Endpoint // nil until something is
 	for i := range l.Endpoints {
 		e := l.Endpoints[i]
@@ -50,6 +50,7 @@ func (s *State) resolve(key manifest.Key) *engine.Slice {
 		}
 	}
 	s.using.put(key, inputs)
+	s.inputs = inputs
 	if added == nil {
 		return l.Slice
 	}

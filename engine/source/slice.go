@@ -3,6 +3,7 @@
 package source
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/evenkeel/evenkeel/engine"
@@ -37,31 +38,53 @@ func newSlice(s *discoveryv1.EndpointSlice, origin string) *slice {
 	for _, p := range s.Ports {
 		out.addPort(p)
 	}
+	names := newWorkloadNames(s)
 	out.Endpoints = make([]engine.Endpoint, 0, len(s.Endpoints))
 	for i := range s.Endpoints {
-		out.addEndpoint(&s.Endpoints[i], s.Namespace)
+		out.addEndpoint(&s.Endpoints[i], names)
 	}
-	out.pack()
 	return out
 }
 
-// pack moves the names of all workloads into one string: they live as long as each other, and 100,000 small ones among
-// what is garbage soon would keep twice their memory.
-func (s *slice) pack() {
+// workloadNames makes the names of all workloads of an EndpointSlice in one string: they live as long as each other, and
+// 100,000 small ones among what is garbage soon would keep twice their memory.
+type workloadNames struct {
+	namespace string // of the EndpointSlice
+	all       strings.Builder
+}
+
+func newWorkloadNames(s *discoveryv1.EndpointSlice) *workloadNames {
+	n := &workloadNames{namespace: s.Namespace}
 	size := 0
 	for i := range s.Endpoints {
-		size += len(s.Endpoints[i].Workload)
+		if namespace, name := n.parts(&s.Endpoints[i]); name != "" {
+			size += len(namespace) + len("/") + len(name)
+		}
 	}
-	var all strings.Builder
-	all.Grow(size)
-	for i := range s.Endpoints {
-		all.WriteString(s.Endpoints[i].Workload)
+	n.all.Grow(size)
+	return n
+}
+
+// parts are empty for an endpoint that is no pod.
+func (n *workloadNames) parts(e *discoveryv1.Endpoint) (namespace, name string) {
+	t := e.TargetRef
+	if t == nil || t.Kind != "Pod" || t.Name == "" {
+		return "", ""
 	}
-	text := all.String()
-	for i := range s.Endpoints {
-		e := &s.Endpoints[i]
-		e.Workload, text = text[:len(e.Workload)], text[len(e.Workload):]
+	return cmp.Or(t.Namespace, n.namespace), t.Name
+}
+
+// of returns "namespace/name" of an endpoint's pod; empty if it is none.
+func (n *workloadNames) of(e *discoveryv1.Endpoint) string {
+	namespace, name := n.parts(e)
+	if name == "" {
+		return ""
 	}
+	begin := n.all.Len()
+	n.all.WriteString(namespace)
+	n.all.WriteByte('/')
+	n.all.WriteString(name)
+	return n.all.String()[begin:]
 }
 
 func (s *slice) addPort(p discoveryv1.EndpointPort) {
@@ -79,7 +102,7 @@ func (s *slice) addPort(p discoveryv1.EndpointPort) {
 
 // addEndpoint takes the first address: the others are the same endpoint by other routes (discovery/v1, Endpoint), and
 // an endpoint counts once.
-func (s *slice) addEndpoint(e *discoveryv1.Endpoint, namespace string) {
+func (s *slice) addEndpoint(e *discoveryv1.Endpoint, names *workloadNames) {
 	if len(e.Addresses) == 0 {
 		return
 	}
@@ -89,6 +112,7 @@ func (s *slice) addEndpoint(e *discoveryv1.Endpoint, namespace string) {
 	}
 	out := engine.Endpoint{
 		Address:     address,
+		Workload:    names.of(e),
 		Node:        or(e.NodeName, ""),
 		Zone:        or(e.Zone, ""),
 		Weight:      defaultWeight,
@@ -96,12 +120,6 @@ func (s *slice) addEndpoint(e *discoveryv1.Endpoint, namespace string) {
 		Terminating: or(e.Conditions.Terminating, false),
 	}
 	out.Serving = or(e.Conditions.Serving, true) // as discovery/v1 and kube-proxy have it
-	if t := e.TargetRef; t != nil && t.Kind == "Pod" && t.Name != "" {
-		if t.Namespace != "" {
-			namespace = t.Namespace
-		}
-		out.Workload = namespace + "/" + t.Name
-	}
 	if h := e.Hints; h != nil {
 		out.Hints = &engine.Hints{}
 		for _, z := range h.ForZones {

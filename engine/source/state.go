@@ -42,6 +42,7 @@ type State struct {
 	// byNodeAddress finds nodes, to warn of services with their addresses.
 	byNodeAddress *index[netip.Addr]
 	using         *index[input]
+	inputs        []input // room for those of one EndpointSlice
 
 	// dirty objects have changed, or something that they are computed from has, since the last Commit.
 	dirty map[manifest.Key]struct{}
