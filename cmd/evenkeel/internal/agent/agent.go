@@ -81,7 +81,9 @@ type agent struct {
 	engine  *engine.Engine
 	sources []*file.Source
 	view    *report.View
-	trying  bool // a share of the connections is to try the release while the agent serves
+	// composed is closed when there is an engine: the sources read while it adopts what the maps hold.
+	composed chan struct{}
+	trying   bool // a share of the connections is to try the release while the agent serves
 	// burst is told of work that has left much garbage behind.
 	burst chan struct{}
 	// stirred is told when the sources have said something of pods or namespaces; mesh is nil without ByLabel.
@@ -97,7 +99,8 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = nil // it was told to end before it had begun
 		}
 	}()
-	a := &agent{Options: o, since: time.Now(), burst: make(chan struct{}, 1), stirred: make(chan struct{}, 1)}
+	a := &agent{Options: o, since: time.Now(), composed: make(chan struct{}), burst: make(chan struct{}, 1),
+		stirred: make(chan struct{}, 1)}
 	footprint.Limit()
 	if err := upgrade.CheckPlace(o.Dir); err != nil {
 		return err
@@ -120,18 +123,49 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := a.upgrade(ctx); err != nil {
 		return explain(err)
 	}
-	if err := a.compose(ctx); err != nil {
-		return err
-	}
-	defer a.engine.Close()
-	if err := s.listen(ctx, o, 0); err != nil {
-		return err
-	}
-	if err := a.serve(ctx, s.admin, s.metrics); err != nil && ctx.Err() == nil {
+	if err := a.run(ctx, &s); err != nil && ctx.Err() == nil {
 		return err
 	}
 	o.Log.Info("agent ends, the data plane serves on")
 	return nil
+}
+
+// run runs every part until one fails or ctx ends, and waits for all of them.
+func (a *agent) run(ctx context.Context, s *sockets) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	group, ctx := errgroup.WithContext(ctx)
+	a.read(ctx, group)
+	err := a.compose(ctx)
+	if err == nil {
+		defer a.engine.Close()
+		err = s.listen(ctx, a.Options, 0)
+	}
+	if err == nil {
+		a.serve(ctx, group, s.admin, s.metrics)
+	} else {
+		stop()
+	}
+	return errors.Join(err, group.Wait())
+}
+
+// read starts the sources. What they have read waits for the engine, which adopts what the maps hold meanwhile.
+func (a *agent) read(ctx context.Context, group *errgroup.Group) {
+	for _, path := range a.Sources {
+		name := sourceName(path)
+		s := file.New(file.Options{Path: path, Log: a.Log})
+		a.sources = append(a.sources, s)
+		group.Go(func() error {
+			return s.Run(ctx, func(ctx context.Context, c engine.Change) error {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-a.composed:
+					return a.apply(ctx, name, c)
+				}
+			})
+		})
+	}
 }
 
 // upgrade makes this release serve, where another does. A release that was rolled back is not tried again by itself: the
@@ -232,7 +266,6 @@ func (a *agent) compose(ctx context.Context) error {
 	names := make([]string, len(a.Sources))
 	for i, path := range a.Sources {
 		names[i] = sourceName(path)
-		a.sources = append(a.sources, file.New(file.Options{Path: path, Log: a.Log}))
 	}
 	a.engine, err = engine.New(ctx, engine.Options{
 		Maps: maps, Sizes: serving.Sizes(), Publisher: bpf.NewPublisher(serving.Programs[bpf.MeshProgPublish], a.store.Epoch()),
@@ -245,28 +278,21 @@ func (a *agent) compose(ctx context.Context) error {
 		Dir: a.Dir, Frozen: a.store.Frozen(), Serving: serving, Sizes: serving.Sizes(), Pods: a.store.Pods, Engine: a.engine, Word: a.store.Word,
 		Agent: a.describe, Differs: a.store.Differs(),
 	}
-	if !a.ByLabel {
-		return nil
+	if a.ByLabel {
+		if a.mesh, err = a.newMesh(); err != nil {
+			return errors.Join(err, a.engine.Close())
+		}
+		a.view.Outside = a.mesh.Outside
 	}
-	if a.mesh, err = a.newMesh(); err != nil {
-		return err
-	}
-	a.view.Outside = a.mesh.Outside
+	close(a.composed)
 	return nil
 }
 
 func sourceName(path string) string { return "file:" + path }
 
-// serve runs every part until one fails or ctx ends, and waits for all of them.
-func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listener) error {
-	group, ctx := errgroup.WithContext(ctx)
+// serve starts all other parts.
+func (a *agent) serve(ctx context.Context, group *errgroup.Group, adminSocket, metricsSocket net.Listener) {
 	group.Go(func() error { return a.engine.Run(ctx) })
-	for _, s := range a.sources {
-		name := sourceName(s.Status().Path)
-		group.Go(func() error {
-			return s.Run(ctx, func(ctx context.Context, c engine.Change) error { return a.apply(ctx, name, c) })
-		})
-	}
 	group.Go(func() error { return a.lookAfterPods(ctx) })
 	if a.mesh != nil {
 		group.Go(func() error { return a.mesh.run(ctx) })
@@ -285,7 +311,6 @@ func (a *agent) serve(ctx context.Context, adminSocket, metricsSocket net.Listen
 	group.Go(func() error { return a.try(ctx) })
 	group.Go(func() error { return a.retire(ctx) })
 	group.Go(func() error { return a.giveMemoryBack(ctx) })
-	return group.Wait()
 }
 
 // apply hands a change to the engine. What concerns single objects the engine remembers, shows and tries again, so the

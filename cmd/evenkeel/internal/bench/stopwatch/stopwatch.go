@@ -62,11 +62,21 @@ type mesh struct {
 
 // open installs the data plane, or adopts what is there.
 func open(ctx context.Context, o Options) (*mesh, error) {
-	footprint.Limit() // as the agent does
-	store, err := upgrade.Open(ctx, plane.Of(o.Sizes.MaxEntries()), upgrade.Options{Dir: o.Dir, Cgroup: o.Cgroup, Log: o.Log})
+	store, err := take(ctx, o)
 	if err != nil {
 		return nil, err
 	}
+	return adopt(ctx, o, store)
+}
+
+// take makes the data plane that of this process.
+func take(ctx context.Context, o Options) (*upgrade.Store, error) {
+	footprint.Limit() // as the agent does
+	return upgrade.Open(ctx, plane.Of(o.Sizes.MaxEntries()), upgrade.Options{Dir: o.Dir, Cgroup: o.Cgroup, Log: o.Log})
+}
+
+// adopt makes the engine of a data plane, which is closed if that fails.
+func adopt(ctx context.Context, o Options, store *upgrade.Store) (*mesh, error) {
 	m := &mesh{store: store}
 	serving := store.Serving()
 	maps, err := plane.Maps(store.Frozen(), serving)
@@ -172,17 +182,23 @@ func SyncMemory(ctx context.Context, o Options) (r Result, err error) {
 
 // sync hands the engine all objects.
 func (m *mesh) sync(ctx context.Context, documents []manifest.Document) (*source.State, error) {
+	state, change := translate(documents)
+	if err := m.engine.Apply(ctx, sourceName, change); err != nil {
+		return nil, err
+	}
+	state.Commit()
+	return state, nil
+}
+
+// translate returns all objects as a source hands them to the engine.
+func translate(documents []manifest.Document) (*source.State, engine.Change) {
 	state := source.New(source.Options{Derive: true})
 	for _, d := range documents {
 		state.Upsert(d.Object, d.Origin())
 	}
 	change := state.Change()
 	change.Synced = everyKind
-	if err := m.engine.Apply(ctx, sourceName, change); err != nil {
-		return nil, err
-	}
-	state.Commit()
-	return state, nil
+	return state, change
 }
 
 // SyncYAML takes the time from a file to the last map entry, on a data plane without any: the file source reads it, as
@@ -220,7 +236,8 @@ func SyncYAML(ctx context.Context, o Options) (r Result, err error) {
 }
 
 // Restart takes the time that the next owner of a data plane needs that has all entries already: to take it over, to
-// adopt what the maps hold, and to find by decoded objects that nothing has changed.
+// adopt what the maps hold, and to find by decoded objects that nothing has changed. As in the agent, the source has its
+// first change ready while the engine adopts.
 func Restart(ctx context.Context, o Options) (r Result, err error) {
 	documents, services, err := objects(o.Manifests)
 	if err != nil {
@@ -232,14 +249,26 @@ func Restart(ctx context.Context, o Options) (r Result, err error) {
 		return r, err
 	}
 	begin := time.Now()
-	m, err := open(ctx, o)
+	store, err := take(ctx, o)
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, m.close()) }()
-	if _, err := m.sync(ctx, documents); err != nil {
+	var state *source.State
+	var change engine.Change
+	var group errgroup.Group
+	group.Go(func() error {
+		state, change = translate(documents)
+		return nil
+	})
+	m, err := adopt(ctx, o, store)
+	if err := errors.Join(err, group.Wait()); err != nil {
 		return r, err
 	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := m.engine.Apply(ctx, sourceName, change); err != nil {
+		return r, err
+	}
+	state.Commit()
 	r.Seconds, r.Writes = time.Since(begin).Seconds(), m.writes()
 	return r, errors.Join(stop(), m.check(services))
 }
