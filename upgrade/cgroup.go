@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -78,7 +79,15 @@ func cgroupName(id uint64) string {
 	return dir.Name()
 }
 
+// lastCgroupMount is what cgroupMount found last: to read all mounts takes longer than all else that is asked of a cgroup.
+var lastCgroupMount atomic.Pointer[string]
+
+// cgroupMount finds where the unified hierarchy is mounted.
 func cgroupMount() (string, error) {
+	var at unix.Statfs_t
+	if last := lastCgroupMount.Load(); last != nil && unix.Statfs(*last, &at) == nil && at.Type == unix.CGROUP2_SUPER_MAGIC {
+		return *last, nil
+	}
 	mounts, err := os.Open("/proc/self/mounts")
 	if err != nil {
 		return "", err
@@ -91,6 +100,7 @@ func cgroupMount() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find a mounted cgroup2 hierarchy: %w", err)
 	}
+	lastCgroupMount.Store(&path)
 	return path, nil
 }
 

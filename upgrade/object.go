@@ -191,7 +191,7 @@ func references(s *ebpf.ProgramSpec) []string {
 // internal reports whether a map is made of an ELF section. Those have dots, and are never pinned.
 func internal(name string) bool { return strings.Contains(name, ".") }
 
-func closeAll[C io.Closer](objects map[string]C) {
+func closeAll[K comparable, C io.Closer](objects map[K]C) {
 	for _, c := range objects {
 		c.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -28,32 +29,36 @@ const queryEffective = 1
 func (v *view) others() ([]Other, error) {
 	var all []Other
 	ours := make(map[ebpf.ProgramID]bool)
-	for _, p := range v.entries {
-		ours[programID(p)] = true
+	for _, l := range v.links {
+		ours[l.info.Program] = true
 	}
 	var links map[ebpf.ProgramID]link.ID
+	dirs := make(map[uint64]*os.File) // to find one is to read all mounts
+	defer closeAll(dirs)
 	for _, hook := range sortedKeys(v.links) {
 		l := v.links[hook]
 		if l.at != Cgroup || l.defunct {
 			continue
 		}
-		dir, err := cgroupByID(l.target)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
+		dir := dirs[l.target]
+		if dir == nil {
+			var err error
+			if dir, err = cgroupByID(l.target); errors.Is(err, fs.ErrNotExist) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+			dirs[l.target] = dir
 		}
 		found, err := link.QueryPrograms(link.QueryOptions{
 			Target: int(dir.Fd()), Attach: l.attach, QueryFlags: queryEffective,
 		})
-		dir.Close()
 		if err != nil {
 			return nil, fmt.Errorf("query programs of %s: %w", dir.Name(), err)
 		}
 		before := true // programs are listed in the order in which they run
 		for _, p := range found.Programs {
-			if ours[p.ID] || p.ID == l.info.Program {
+			if ours[p.ID] {
 				before = false
 				continue
 			}

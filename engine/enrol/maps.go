@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -231,11 +232,17 @@ func byInterface(index uint32) bpf.MeshWorkloadKey {
 	return bpf.MeshWorkloadKey{Id: uint64(index), By: uint32(bpf.MeshWorkloadByWORKLOAD_BY_INTERFACE)}
 }
 
-var podForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+// The two parts of a pod's name, but for how long they may be: an expression that counts is compiled, by every process
+// that starts, into that many.
+var (
+	namespaceForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+	podForm       = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+)
 
 // CheckName refuses what is not the name of a Kubernetes pod: "namespace/name", both as RFC 1123 has them.
 func CheckName(name string) error {
-	if !podForm.MatchString(name) {
+	namespace, pod, _ := strings.Cut(name, "/")
+	if len(namespace) > 63 || len(pod) > 253 || !namespaceForm.MatchString(namespace) || !podForm.MatchString(pod) {
 		return fmt.Errorf("pod %q: a pod is named NS/NAME, in lower-case letters, digits, '-' and '.'", name)
 	}
 	return nil
