@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/containernetworking/plugins/pkg/ns"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"golang.org/x/sys/unix"
@@ -76,12 +77,14 @@ type onNode struct {
 	node string
 }
 
+// ExecPlugin starts a plugin as a runtime does: in the node's network namespace and in the cgroup of who starts it. To
+// move it to another cgroup would take a grace period, which is longer than what some plugins take.
 func (o onNode) ExecPlugin(ctx context.Context, path string, stdin []byte, environment []string) ([]byte, error) {
-	command := o.l.Node(o.node).Command(ctx, path)
+	command := exec.CommandContext(ctx, path)
 	command.Env, command.Stdin = environment, bytes.NewReader(stdin)
 	var out, errs bytes.Buffer
 	command.Stdout, command.Stderr = &out, &errs
-	if err := command.Run(); err != nil {
+	if err := ns.WithNetNSPath(o.l.Node(o.node).Netns, func(ns.NetNS) error { return command.Run() }); err != nil {
 		said := new(types.Error)
 		if json.Unmarshal(out.Bytes(), said) != nil || said.Msg == "" {
 			return nil, fmt.Errorf("%s: %w: %s%s", path, err, out.Bytes(), errs.Bytes())

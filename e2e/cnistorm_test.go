@@ -214,51 +214,51 @@ var _ = Describe("A storm of pods", func() {
 	})
 })
 
-// It is measured where EVENKEEL_MEASURE is set, for a machine that is busy says nothing.
-var _ = Describe("The time of ADD", func() {
-	It("over the chain without us", func(ctx SpecContext) {
-		if os.Getenv("EVENKEEL_MEASURE") == "" {
-			Skip("needs a quiet machine: set EVENKEEL_MEASURE")
-		}
+// What it costs to be in the mesh from the start, and to get there later. The figures stand in the report; machines that
+// run other things meanwhile are given more than what docs/CNI.md promises on one that does not.
+var _ = Describe("The time that", Serial, func() {
+	const noisy = 3
+
+	It("ADD takes over the chain without us, agent up or down", func(ctx SpecContext) {
+		const turns = 100
 		l := newLab(ctx, byLabel(GinkgoT().TempDir())+`
   - {name: web, node: a, labels: {app: web}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
 `)
 		l.put("web", documents(webService("web", "10.96.0.10", "fd00:96::10"))+meshedNamespaces)
 		l.expectPorts(ctx, "a", 6)
 		Eventually(func() bool { return exists(l.pins("a") + "_decisions1") }).Should(BeTrue())
-		for _, agent := range []bool{true, false} {
-			if !agent {
+		other := strings.Replace(bridge(`[{"subnet": "10.89.0.0/16"}]`), "cni0", "cni1", 1)
+		chains := []*chain{newChain(l, "a", "net", bridge(subnet4), ours), newChain(l, "a", "plain", other)}
+		for _, agent := range []string{"up", "down"} {
+			if agent == "down" {
 				Expect(l.stopAgent(ctx, "a", syscall.SIGKILL)).NotTo(Succeed())
 			}
-			with, without := newChain(l, "a", "net", bridge(subnet4), ours), newChain(l, "a", "plain", bridge(`[{"subnet": "10.89.0.0/16"}]`))
-			var over []time.Duration
-			for i := range 100 {
+			var with, without, over []time.Duration
+			for turn := range turns {
 				var took [2]time.Duration
-				for j, c := range []*chain{with, without} {
-					if i%2 == 1 { // in turns
-						c, j = []*chain{without, with}[j], 1-j
-					}
-					s := c.sandbox(fmt.Sprintf("meshed/p%d", i))
+				for i := range took {
+					which := (turn + i) % 2 // each is the first as often as the other
+					s := chains[which].sandbox(fmt.Sprintf("meshed/p%d", turn))
 					begin := time.Now()
 					Expect(s.add(ctx)).To(Succeed())
-					took[j] = time.Since(begin)
+					took[which] = time.Since(begin)
 					Expect(s.del(ctx)).To(Succeed())
 					s.end()
 				}
-				over = append(over, took[0]-took[1])
+				with, without, over = append(with, took[0]), append(without, took[1]), append(over, took[0]-took[1])
 			}
-			slices.Sort(over)
-			AddReportEntry(fmt.Sprintf("agent %v", agent), fmt.Sprintf("p50 %v, p90 %v, p99 %v", over[len(over)/2], over[len(over)*9/10],
-				over[len(over)*99/100]))
+			for _, all := range [][]time.Duration{with, without, over} {
+				slices.Sort(all)
+			}
+			AddReportEntry("agent "+agent, fmt.Sprintf("ADD with us %v, without %v, over that p50 %v p99 %v", with[turns/2],
+				without[turns/2], over[turns/2], over[turns*99/100]), ReportEntryVisibilityAlways)
+			if os.Getenv("CI") != "" {
+				Expect(over[turns/2]).To(BeNumerically("<", noisy*5*time.Millisecond), "agent %s", agent)
+			}
 		}
-	})
-})
+	}, SpecTimeout(3*time.Minute))
 
-var _ = Describe("The time of enrolment by label", func() {
-	It("of 1,000 pods that run", func(ctx SpecContext) {
-		if os.Getenv("EVENKEEL_MEASURE") == "" {
-			Skip("needs a quiet machine: set EVENKEEL_MEASURE")
-		}
+	It("an agent takes to enrol 1,000 pods that run", func(ctx SpecContext) {
 		const pods = 1000
 		var list strings.Builder
 		for i := range pods {
@@ -269,8 +269,13 @@ var _ = Describe("The time of enrolment by label", func() {
 		spec = strings.Replace(spec, "--run-dir, "+dir, "--run-dir, "+dir+", --max-workloads, \"2000\", --netns-dir, "+
 			filepath.Join(stateDir, fmt.Sprintf("e2e-%d-%d", os.Getpid(), labs.Load()+1), "ns"), 1)
 		l := newLab(ctx, spec+list.String())
+		links := filepath.Join(l.pins("a"), "links", "pods")
 		begin := time.Now()
 		l.put("namespace", "apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {evenkeel.io/mesh: enabled}}\n")
+		Eventually(ctx, func() int { // to ask for workloads would take a processor from what is timed
+			entries, _ := os.ReadDir(links) // it is made with the first pod
+			return len(entries)
+		}).WithTimeout(time.Minute).WithPolling(20 * time.Millisecond).Should(Equal(pods))
 		Eventually(ctx, func() int {
 			n := 0
 			for _, w := range l.workloads(ctx, "a") {
@@ -280,6 +285,10 @@ var _ = Describe("The time of enrolment by label", func() {
 			}
 			return n
 		}).WithTimeout(time.Minute).Should(Equal(pods))
-		AddReportEntry("1,000 pods", time.Since(begin).String())
+		took := time.Since(begin)
+		AddReportEntry("1,000 pods enrolled", took.String(), ReportEntryVisibilityAlways)
+		if os.Getenv("CI") != "" {
+			Expect(took).To(BeNumerically("<", noisy*2*time.Second))
+		}
 	}, SpecTimeout(3*time.Minute))
 })
