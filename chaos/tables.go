@@ -4,6 +4,9 @@ package chaos
 
 import (
 	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,6 +128,35 @@ var _ = Describe("Tables of faults", Label("dataplane:evenkeel", "tables"), Orde
 			})
 		}
 	}
+
+	// Whichever name goes, no connection notices, and the next agent gives it back.
+	It("bpf: pin-deleted node/a, each pin in turn", Label("tier:nightly", "fault:pin-deleted"), SpecTimeout(8*time.Minute),
+		func(ctx SpecContext) {
+			tcp := slices.DeleteFunc(established(), func(s flow.Spec) bool { return s.Kind == "udp" })
+			var all []string
+			dir := nodeInfo(lab, "a").PinDir
+			Expect(filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+				if err == nil && entry.Type().IsRegular() {
+					all = append(all, strings.TrimPrefix(path, dir+"/"))
+				}
+				return err
+			})).To(Succeed())
+			Expect(all).To(ContainElements("super", "maps/workloads", "links/connect4"))
+			watchedWhile(ctx, lab, "pin-deleted", tcp, func(r *run) {
+				had := take(lab)
+				for _, pin := range all {
+					By(pin)
+					f := r.inject(ctx, lab, "pin-deleted node/a pin="+pin)
+					f.heal(ctx)
+					for _, pod := range []string{"client", "near"} { // names of pods go with their map, as status says
+						Expect(lab.Enrol(ctx, "default/"+pod)).To(Succeed())
+					}
+					healthy(ctx, lab, "a")
+					same(ctx, lab, had, byName)
+				}
+			})
+			figure("pins", float64(len(all)), "")
+		})
 
 	It("have every fault that there is", Label("tier:pr"), func() {
 		used := []string{"term", "kill", "crash-loop", "stop", "freeze", "out-of-memory"} // of the restart table

@@ -130,21 +130,21 @@ var _ = Describe("Upgrades", Label("dataplane:evenkeel", "upgrade", "fault:kill-
 		parts int
 		make  func(SpecContext) *procedure
 	}{
-		{"upgrading", 8, func(ctx SpecContext) *procedure {
+		{"upgrading", 24, func(ctx SpecContext) *procedure {
 			base(ctx)
 			upgraded(ctx)
 			had := take(u.lab)
 			return &procedure{name: "upgrade", begin: base, perform: u.supervised("apply", "--to", other), complete: upgraded,
 				check: func(ctx SpecContext) { u.whole(ctx, false); same(ctx, u.lab, had, byName) }}
 		}},
-		{"going back", 2, func(ctx SpecContext) *procedure {
+		{"going back", 8, func(ctx SpecContext) *procedure {
 			base(ctx)
 			had := take(u.lab)
 			return &procedure{name: "rollback", begin: func(ctx SpecContext) { base(ctx); upgraded(ctx) },
 				perform: u.supervised("rollback"), complete: base,
 				check: func(ctx SpecContext) { base(ctx); same(ctx, u.lab, had, byName) }}
 		}},
-		{"giving maps other sizes", 8, func(ctx SpecContext) *procedure {
+		{"giving maps other sizes", 24, func(ctx SpecContext) *procedure {
 			base(ctx)
 			size := func(n string) func(SpecContext) {
 				return func(ctx SpecContext) { GinkgoHelper(); u.do(ctx, "apply", "--max-services", n) }
