@@ -5,6 +5,7 @@ GOLANGCI := v2.15.0
 # Namespaces, cgroups and BPF need root: what is built as the user is run with sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 EXEC := $(if $(SUDO),-exec "$(SUDO)")
+COMMANDS = ./cmd/...
 CONTROLS := ignore_stamp miss_passes ignore_weights
 PROCS ?= 2
 CNI_PLUGINS := $(addprefix github.com/containernetworking/plugins/plugins/,main/bridge main/ptp main/loopback \
@@ -18,13 +19,13 @@ help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: need-go ## the binaries, in bin/
-	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ ./cmd/...
+	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ $(COMMANDS)
 
+demo: COMMANDS = ./cmd/evenkeel ./cmd/evenkeel-chaos
 demo: build ## watch two data planes serve while their agents are killed; under two minutes
 	$(SUDO) bin/evenkeel demo $(ARGS)
 
 test: unit e2e chaos ## every test: beside the code, then the built binaries end to end
-
 unit: need-go need-chromium
 	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) $$(go list ./... | grep -Ev '/(e2e|chaos)$$') && \
 		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
@@ -46,7 +47,6 @@ chaos: build ## what breaks traffic, but for the specs that take a night: ARGS=-
 
 bench: build need-kernel ## what the mesh costs, against no mesh and NAT; ARGS=--quick takes 5 minutes
 	$(SUDO) bin/evenkeel bench $(ARGS)
-
 microbench: need-go ## benchmarks of the packages
 	go test $(EXEC) -run '^$$' -bench . -benchmem ./...
 
