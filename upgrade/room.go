@@ -47,7 +47,7 @@ func (g *Generation) Sizes() map[string]uint32 {
 // Sizes are how many entries the release that serves allows in each map, or has room for: of a frozen map there may be
 // more room. They are nil where no record is kept.
 func (w *Writer) Sizes() (map[string]uint32, error) {
-	path := releasePath(w.Serving.Number)
+	path := releasePath(w.serves)
 	m, err := openPin[*ebpf.Map](w.Pods.tree, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -35,12 +35,13 @@ func lockWriters(ctx context.Context, t tree, exclusive bool) (func(), error) {
 // Writer is for a process that lives shortly, such as a CNI plugin, and works whether or not an agent does. While it is
 // open no phase changes, so it is to be closed soon.
 type Writer struct {
-	Pods    *Pods
-	Frozen  map[string]*ebpf.Map // the maps that all generations share, by name
-	Serving *Generation
+	Pods   *Pods
+	Frozen map[string]*ebpf.Map // the maps that all generations share, by name
 
-	super  *super
-	unlock func()
+	serves  uint16
+	serving *Generation // nil until it is asked for
+	super   *super
+	unlock  func()
 }
 
 // OpenWriter opens the maps of a data plane that serves. It waits for a change of phase as long as ctx lives. It
@@ -97,27 +98,40 @@ func (w *Writer) openPins(t tree) error {
 	v := &view{tree: t}
 	entries := make(map[string]*ebpf.Program)
 	w.Pods = &Pods{tree: t, super: mapID(w.super.m), entries: entries, journal: &journal{}}
-	n := w.super.word().Serve()
-	w.Serving = newGeneration(n)
-	path := generationPath(n)
-	for _, err := range []error{
-		readPins(v, pathMaps, w.Frozen),
-		readPins(v, pathEntries, entries),
-		readPins(v, path+"/maps", w.Serving.Maps),
-		readPins(v, path+"/progs", w.Serving.Programs),
-	} {
+	w.serves = w.super.word().Serve()
+	return v.without(readPins(v, pathMaps, w.Frozen), readPins(v, pathEntries, entries))
+}
+
+// Serving is the generation that new connections get: it cannot become another while the writer is open. It is opened
+// when it is asked for, because what only enrols pods has no use for it. It ends with the writer.
+func (w *Writer) Serving() (*Generation, error) {
+	if w.serving != nil {
+		return w.serving, nil
+	}
+	v, g, path := &view{tree: w.Pods.tree}, newGeneration(w.serves), generationPath(w.serves)
+	if err := v.without(readPins(v, path+"/maps", g.Maps), readPins(v, path+"/progs", g.Programs)); err != nil {
+		g.close()
+		return nil, fmt.Errorf("open generation %d: %w", w.serves, err)
+	}
+	w.serving = g
+	return g, nil
+}
+
+// without returns the first error, or one that names the pins which are not what their names say.
+func (v *view) without(errs ...error) error {
+	for _, err := range errs {
 		if err != nil {
 			return err
 		}
 	}
-	if len(v.stray) > 0 {
-		lines := make([]string, len(v.stray))
-		for i, s := range v.stray {
-			lines[i] = s.damage().String()
-		}
-		return errors.New(strings.Join(lines, "; "))
+	if len(v.stray) == 0 {
+		return nil
 	}
-	return nil
+	lines := make([]string, len(v.stray))
+	for i, s := range v.stray {
+		lines[i] = s.damage().String()
+	}
+	return errors.New(strings.Join(lines, "; "))
 }
 
 // Word is the word as it is now.
@@ -136,8 +150,8 @@ func (w *Writer) Others() ([]Other, error) {
 // Close lets phases change again. It may be called twice.
 func (w *Writer) Close() error {
 	closeAll(w.Frozen)
-	if w.Serving != nil {
-		w.Serving.close()
+	if w.serving != nil {
+		w.serving.close()
 	}
 	if w.Pods != nil {
 		closeAll(w.Pods.entries)

@@ -33,8 +33,11 @@ func TestWriter(t *testing.T) {
 		if diff := cmp.Diff(want, sortedKeys(w.Frozen)); diff != "" {
 			t.Errorf("%s: maps (-want +got):\n%s", agent, diff)
 		}
-		if w.Serving.Number != 1 || w.Serving.Maps["tiny_routes"] == nil || w.Serving.Programs["tiny_rule"] == nil {
-			t.Errorf("%s: serving %+v", agent, w.Serving)
+		for range 2 { // the second time it is open
+			g, err := w.Serving()
+			if err != nil || g.Number != 1 || g.Maps["tiny_routes"] == nil || g.Programs["tiny_rule"] == nil {
+				t.Errorf("%s: serving %+v, error %v", agent, g, err)
+			}
 		}
 		inNamespace(t, func(ns int) {
 			if err := w.Pods.Attach(t.Context(), Target{Pod: "b", Hook: "lookup", Netns: ns}); err != nil {

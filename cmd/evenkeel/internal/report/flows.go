@@ -48,7 +48,11 @@ type Flow struct {
 
 // ReadFlows reads every flow, in order of client and local address. Its Service and Endpoint are empty; see Name.
 func ReadFlows(w *upgrade.Writer) (*Flows, error) {
-	program, sockets := w.Serving.Programs[bpf.MeshProgDumpFlows], w.Frozen[bpf.MeshMapSockets]
+	serving, err := w.Serving()
+	if err != nil {
+		return nil, err
+	}
+	program, sockets := serving.Programs[bpf.MeshProgDumpFlows], w.Frozen[bpf.MeshMapSockets]
 	if program == nil || sockets == nil {
 		return nil, fmt.Errorf("program dump_flows or map sockets is not pinned any more: restart the agent")
 	}

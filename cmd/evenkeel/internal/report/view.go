@@ -48,7 +48,12 @@ func OpenPins(ctx context.Context, dir string) (*View, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	maps, err := plane.Maps(w.Frozen, w.Serving)
+	serving, err := w.Serving()
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	maps, err := plane.Maps(w.Frozen, serving)
 	if err != nil {
 		w.Close()
 		return nil, nil, fmt.Errorf("open %s: %w", dir, err)
@@ -66,7 +71,7 @@ func OpenPins(ctx context.Context, dir string) (*View, func(), error) {
 		w.Close()
 		return nil, nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	v := &View{Dir: dir, Frozen: w.Frozen, Serving: w.Serving, Sizes: sizes, Pods: w.Pods, Engine: e, Word: w.Word}
+	v := &View{Dir: dir, Frozen: w.Frozen, Serving: serving, Sizes: sizes, Pods: w.Pods, Engine: e, Word: w.Word}
 	return v, func() { e.Close(); w.Close() }, nil
 }
 
