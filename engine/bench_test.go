@@ -54,7 +54,6 @@ func benchEngine(b *testing.B, m bpf.MeshMaps) *Engine {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { e.Close() })
 	return e
 }
 
@@ -84,7 +83,6 @@ func BenchmarkFullSync(b *testing.B) {
 		}
 		b.StopTimer()
 		cpu += cpuTime(b) - begin
-		e.Close()
 		m.Close()
 		b.StartTimer()
 	}
@@ -114,7 +112,6 @@ func BenchmarkRestart(b *testing.B) {
 		if n := e.Stats().Writes.total(); n != 0 {
 			b.Fatalf("%d writes", n)
 		}
-		e.Close()
 	}
 }
 

@@ -192,7 +192,6 @@ func TestStaleEngineWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.Close()
 	if err := e.Apply(t.Context(), "test", serviceChange(dns(), ready(1, 1))); err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,6 @@ func mustServe(t *testing.T, p *plane) (*Engine, func(svc *Service, endpoints ..
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { e.Close() })
 	if err := e.Apply(t.Context(), "test", Change{
 		Nodes:  map[string]*Node{"here": {Name: "here", Zone: "a"}},
 		Synced: everyKind,

@@ -42,7 +42,6 @@ type Options struct {
 // what was freed has to be used again; everything else is done in microseconds.
 type Engine struct {
 	opts   Options
-	kernel *kernel // nil in tests that have no kernel
 	tables tables
 	ready  bool
 	synced chan struct{} // closed when ready
@@ -73,15 +72,10 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if len(o.Sources) == 0 {
 		return nil, errors.New("create engine: no sources")
 	}
-	k, err := newKernel(o.Maps, o.Publisher)
+	e, err := newEngine(o, &kernel{maps: o.Maps, publisher: o.Publisher})
 	if err != nil {
 		return nil, fmt.Errorf("create engine: %w", err)
 	}
-	e, err := newEngine(o, k)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create engine: %w", err), k.close())
-	}
-	e.kernel = k
 	return e, nil
 }
 
@@ -95,14 +89,6 @@ func newEngine(o Options, t tables) (*Engine, error) {
 		return nil, err
 	}
 	return e, nil
-}
-
-// Close releases what the engine made for itself. The maps stay as they are: they serve on.
-func (e *Engine) Close() error {
-	if e.kernel == nil {
-		return nil
-	}
-	return e.kernel.close()
 }
 
 // Ready is closed once every source has sent all that it knows of every kind and the maps say so.

@@ -141,7 +141,6 @@ func mustEngine(t testing.TB, maps bpf.MeshMaps) *Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { e.Close() })
 	return e
 }
 

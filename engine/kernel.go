@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/evenkeel/evenkeel/bpf"
+	"github.com/evenkeel/evenkeel/bpf/rcu"
 )
 
 // tables is all that the engine does to the kernel. It is an interface so that a test can look at what readers could
@@ -49,27 +50,7 @@ type contents struct {
 type kernel struct {
 	maps      bpf.MeshMaps
 	publisher *bpf.Publisher
-	outer     *ebpf.Map // see grace
-	inner     *ebpf.Map
 }
-
-func newKernel(maps bpf.MeshMaps, publisher *bpf.Publisher) (*kernel, error) {
-	spec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
-	inner, err := ebpf.NewMap(spec)
-	if err != nil {
-		return nil, fmt.Errorf("create map for grace periods: %w", err)
-	}
-	outer, err := ebpf.NewMap(&ebpf.MapSpec{
-		Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1, InnerMap: spec,
-	})
-	if err != nil {
-		inner.Close()
-		return nil, fmt.Errorf("create map of maps for grace periods: %w", err)
-	}
-	return &kernel{maps: maps, publisher: publisher, outer: outer, inner: inner}, nil
-}
-
-func (k *kernel) close() error { return errors.Join(k.outer.Close(), k.inner.Close()) }
 
 func (k *kernel) capacity() capacity {
 	return capacity{
@@ -190,13 +171,4 @@ func (k *kernel) publish(changes []bpf.MeshPublication) error {
 	return nil
 }
 
-// grace waits for an RCU grace period, which is what an update of a map of maps ends with (maybe_wait_bpf_programs in
-// kernel/bpf/syscall.c, since Linux 5.0, so that user space knows which inner map programs see). membarrier would be
-// shorter to write, but by its source (kernel/sched/membarrier.c) it returns at once on a machine with one CPU, where a
-// program can still be preempted half-way, and fails on one with nohz_full.
-func (k *kernel) grace() error {
-	if err := k.outer.Put(uint32(0), k.inner); err != nil {
-		return fmt.Errorf("wait for a grace period: %w", err)
-	}
-	return nil
-}
+func (k *kernel) grace() error { return rcu.Synchronize() }

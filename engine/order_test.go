@@ -337,7 +337,6 @@ func TestOrderMeansNothingInTheKernel(t *testing.T) {
 		if err != nil {
 			rt.Fatalf("%v", err)
 		}
-		defer e.Close()
 		w := newWorld()
 		w.apart, w.small = true, true
 		w.mustRun(rt, t, e)
@@ -350,7 +349,6 @@ func TestOrderMeansNothingInTheKernel(t *testing.T) {
 		if err != nil {
 			rt.Fatalf("%v", err)
 		}
-		defer again.Close()
 		w.resend(rt, t, again)
 		if !reflect.DeepEqual(real, mustRead(rt, maps, size)) {
 			rt.Fatalf("a restart changed the maps")

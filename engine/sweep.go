@@ -17,7 +17,7 @@ import (
 
 // sweep ends the connected UDP sockets of every workload whose endpoint is gone.
 func (e *Engine) sweep() error {
-	if e.kernel == nil || e.opts.DestroyUDP == nil {
+	if e.opts.DestroyUDP == nil {
 		return nil
 	}
 	cookies, names, err := lookupAll[uint64, bpf.MeshWorkloadName](e.opts.Maps.WorkloadNames)

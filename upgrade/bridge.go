@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/evenkeel/evenkeel/bpf/rcu"
 	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
 
@@ -175,7 +176,7 @@ func (s *Store) advance(ctx context.Context, o *Attempt) error {
 		return err
 	}
 	for range 2 { // for programs that read the word before, and for what they began then
-		if err := grace(); err != nil {
+		if err := rcu.Synchronize(); err != nil {
 			return err
 		}
 	}
@@ -327,7 +328,7 @@ func (s *Store) finish(ctx context.Context) error {
 		}
 	}
 	moving := s.view.super.phase().state() == phaseMoving
-	if err := grace(); err != nil {
+	if err := rcu.Synchronize(); err != nil {
 		return err
 	}
 	for _, n := range spent { // while the phase says that it is not over

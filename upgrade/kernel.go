@@ -108,29 +108,3 @@ func sockmapOf(l *link.RawLink) (ebpf.MapID, error) {
 	}
 	return ebpf.MapID(i.mapID), nil
 }
-
-// grace returns when every program that was running when it was called has ended: one RCU grace period, 8 to 16 ms
-// here. Sleepable programs are not covered; there are none at the hooks of entry programs.
-//
-// An update of a map of maps ends with one (maybe_wait_bpf_programs in kernel/bpf/syscall.c), on every kernel. By
-// kernel/sched/membarrier.c of Linux 6.18, MEMBARRIER_CMD_GLOBAL is refused under nohz_full, and waits for nothing on one
-// CPU, where a program can be preempted half-way all the same.
-func grace() error {
-	spec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
-	inner, err := ebpf.NewMap(spec)
-	if err != nil {
-		return fmt.Errorf("create map for a grace period: %w", err)
-	}
-	defer inner.Close()
-	outer, err := ebpf.NewMap(&ebpf.MapSpec{
-		Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1, InnerMap: spec,
-	})
-	if err != nil {
-		return fmt.Errorf("create map of maps for a grace period: %w", err)
-	}
-	defer outer.Close()
-	if err := outer.Put(uint32(0), inner); err != nil {
-		return fmt.Errorf("wait for a grace period: %w", err)
-	}
-	return nil
-}

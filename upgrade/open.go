@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/bpf/rcu"
 )
 
 // Options say where a tree is and how it is taken.
@@ -306,7 +308,7 @@ func (s *Store) adopt(ctx context.Context, a *adoption, cgroup *os.File) error {
 	waited := false
 	for _, r := range a.repairs {
 		if r.step == StepClearSlot && !waited { // who served a moment ago may still run
-			if err := grace(); err != nil {
+			if err := rcu.Synchronize(); err != nil {
 				return err
 			}
 			waited = true

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/evenkeel/evenkeel/bpf/rcu"
 )
 
 // Retire removes a generation that no connection can run any more. It waits for a grace period, so that no program of
@@ -38,7 +40,7 @@ func (s *Store) retire(ctx context.Context, n uint16) error {
 			return err
 		}
 	}
-	if err := grace(); err != nil {
+	if err := rcu.Synchronize(); err != nil {
 		return fmt.Errorf("retire generation %d: %w", n, err)
 	}
 	s.journal.generation = n

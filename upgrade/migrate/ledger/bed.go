@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
@@ -151,15 +150,6 @@ func (b *Bed) put(p *ebpf.Program) (uint32, error) {
 func (b *Bed) serve(slot uint32) error {
 	if err := b.shared["serve"].Put(uint32(0), slot); err != nil {
 		return fmt.Errorf("serve slot %d: %w", slot, err)
-	}
-	return nil
-}
-
-// grace returns when every program that was running has ended.
-func grace() error {
-	const global = 1 // MEMBARRIER_CMD_GLOBAL, linux/membarrier.h
-	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
-		return fmt.Errorf("wait for a grace period: %w", errno)
 	}
 	return nil
 }

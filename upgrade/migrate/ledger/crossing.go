@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/evenkeel/evenkeel/bpf/rcu"
 	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
 
@@ -87,7 +88,7 @@ func (c *Crossing) ByBridge(ctx context.Context, settle bool) (o Outcome, err er
 		return o, err
 	}
 	for range 2 {
-		if err := grace(); err != nil {
+		if err := rcu.Synchronize(); err != nil {
 			return o, err
 		}
 	}
@@ -143,7 +144,7 @@ func (c *Crossing) commit() error {
 	if err := c.bed.serve(c.final); err != nil {
 		return err
 	}
-	if err := grace(); err != nil {
+	if err := rcu.Synchronize(); err != nil {
 		return err
 	}
 	c.bed.State, c.bed.Schema = c.migration.Target, c.to

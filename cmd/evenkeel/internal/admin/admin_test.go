@@ -104,7 +104,6 @@ func newView(t testing.TB) *report.View {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { e.Close() })
 	if err := e.Apply(t.Context(), "test", oneService()); err != nil {
 		t.Fatal(err)
 	}

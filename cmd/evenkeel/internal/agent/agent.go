@@ -138,7 +138,6 @@ func (a *agent) run(ctx context.Context, s *sockets) error {
 	a.read(ctx, group)
 	err := a.compose(ctx)
 	if err == nil {
-		defer a.engine.Close()
 		err = s.listen(ctx, a.Options, 0)
 	}
 	if err == nil {
@@ -280,7 +279,7 @@ func (a *agent) compose(ctx context.Context) error {
 	}
 	if a.ByLabel {
 		if a.mesh, err = a.newMesh(); err != nil {
-			return errors.Join(err, a.engine.Close())
+			return err
 		}
 		a.view.Outside = a.mesh.Outside
 	}

@@ -72,7 +72,7 @@ func OpenPins(ctx context.Context, dir string) (*View, func(), error) {
 		return nil, nil, fmt.Errorf("open %s: %w", dir, err)
 	}
 	v := &View{Dir: dir, Frozen: w.Frozen, Serving: serving, Sizes: sizes, Pods: w.Pods, Engine: e, Word: w.Word}
-	return v, func() { e.Close(); w.Close() }, nil
+	return v, func() { w.Close() }, nil
 }
 
 // enrolment is what package enrol reads through.

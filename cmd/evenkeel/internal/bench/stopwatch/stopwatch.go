@@ -99,7 +99,7 @@ func (m *mesh) writes() uint64 {
 	return w.ServiceIDs + w.Services + w.Slots + w.Endpoints
 }
 
-func (m *mesh) close() error { return errors.Join(m.engine.Close(), m.store.Close()) }
+func (m *mesh) close() error { return m.store.Close() }
 
 // check fails if what was applied is not what serves.
 func (m *mesh) check(objects int) error {

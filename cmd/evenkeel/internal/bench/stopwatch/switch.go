@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/bpf"
+	"github.com/evenkeel/evenkeel/bpf/rcu"
 	"github.com/evenkeel/evenkeel/engine/manifest"
 	"github.com/evenkeel/evenkeel/upgrade"
 
@@ -135,7 +135,7 @@ func (s *switcher) round(ctx context.Context, all *Switches) error {
 	}
 	all.Gap = append(all.Gap, s.talk.longest().Seconds())
 	begin := time.Now()
-	if err := grace(); err != nil {
+	if err := rcu.Synchronize(); err != nil {
 		return err
 	}
 	all.Grace = append(all.Grace, time.Since(begin).Seconds())
@@ -161,7 +161,7 @@ func (s *switcher) rollBack(to uint16) (time.Duration, error) {
 	if err := s.store.Swap(word, word.Rollback(to)); err != nil {
 		return 0, err
 	}
-	err := grace()
+	err := rcu.Synchronize()
 	return time.Since(begin), err
 }
 
@@ -184,7 +184,7 @@ func (s *switcher) flip(ctx context.Context, all *Switches) error {
 		}
 		one = s.store.Word()
 	}
-	if err := grace(); err != nil { // for the floor to have moved
+	if err := rcu.Synchronize(); err != nil { // for the floor to have moved
 		return err
 	}
 	traffic := comeAndGo(ctx, s.to)
@@ -290,15 +290,6 @@ func (s *switcher) indirection() (float64, error) {
 		differences = append(differences, sign*(a-b))
 	}
 	return middle(differences), nil
-}
-
-// grace returns when every program that was running when it was called has ended.
-func grace() error {
-	const global = 1 // MEMBARRIER_CMD_GLOBAL, linux/membarrier.h
-	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
-		return fmt.Errorf("wait for a grace period: %w", errno)
-	}
-	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
