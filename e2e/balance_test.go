@@ -147,6 +147,7 @@ var _ = Describe("Endpoints by distance", Ordered, ContinueOnFailure, func() {
 			udpService("unhinted", "10.96.2.4", "trafficDistribution: PreferSameZone"),
 			udpService("anywhere", "10.96.2.5", ""),
 			udpService("pods", "10.96.2.6", "selector: {app: pods}", "trafficDistribution: PreferSameNode"),
+			udpService("local", "10.96.2.7", "selector: {app: pods}", "internalTrafficPolicy: Local"),
 		))
 		l.put("slices", documents(hinted("zone", byZone), hinted("close", byZone),
 			hinted("unhinted", func(i int) string {
@@ -161,7 +162,7 @@ var _ = Describe("Endpoints by distance", Ordered, ContinueOnFailure, func() {
 			backend{name: "p1", app: "pods", node: "left", address: "10.20.1.2"},
 			backend{name: "p2", app: "pods", node: "right", address: "10.20.1.3"},
 		))
-		for i := range 6 {
+		for i := range 7 {
 			expectServed(ctx, l.pod("client"), fmt.Sprintf("10.96.2.%d:7", i+1))
 			expectServed(ctx, l.pod("other"), fmt.Sprintf("10.96.2.%d:7", i+1))
 		}
@@ -181,6 +182,10 @@ var _ = Describe("Endpoints by distance", Ordered, ContinueOnFailure, func() {
 		Entry("on the client's node, by pods", "client", "10.96.2.6:7",
 			func() shares { return shares{"10.20.1.1:9001": 1, "10.20.1.2:9001": 1} }),
 		Entry("on the other client's node, by pods", "other", "10.96.2.6:7",
+			func() shares { return shares{"10.20.1.3:9001": 1} }),
+		Entry("on the client's node alone: Local", "client", "10.96.2.7:7",
+			func() shares { return shares{"10.20.1.1:9001": 1, "10.20.1.2:9001": 1} }),
+		Entry("on the other client's node alone: Local", "other", "10.96.2.7:7",
 			func() shares { return shares{"10.20.1.3:9001": 1} }),
 	)
 
