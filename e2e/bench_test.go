@@ -94,7 +94,7 @@ var _ = Describe("The benchmark", func() {
 		Expect(results.row("connect-rate-c8")["value"]).To(BeNumerically("~", 1, 0.5))
 		Expect(results.row("nat-rate-c8")["value"]).To(BeNumerically("~", 1.2, 0.6))
 		Expect(results.row("bpf-ns")["value"]).To(BeNumerically(">", 300))
-		Expect(results.row("maps-100")["value"]).To(BeNumerically("~", 0.45, 0.4))
+		Expect(results.row("maps-100")["value"]).To(And(BeNumerically(">", 0.1), BeNumerically("<=", 1)), "memory is no noise")
 		Expect(results.Gates).NotTo(BeEmpty())
 	})
 
