@@ -182,12 +182,8 @@ func (e *enrolment) write(name *bpf.MeshWorkloadName) (changed bool, predecessor
 	if err != nil {
 		return false, nil, err
 	}
-	if e.old == nil {
-		if err := e.Maps.withinLimit(); err != nil { // after the name is there: of two at once, none or one gets the last place
-			return false, nil, err
-		}
-	}
-	// After the name is there: of two namespaces that take one at once, each or at least the second sees the other.
+	// After the name is there: of two namespaces that take one at once, each or at least the second sees the other, and of
+	// two pods that take the last place none or one gets it.
 	if predecessors, err = e.bearers(name); err != nil {
 		return false, nil, err
 	}

@@ -43,27 +43,6 @@ func (e *FullError) Error() string {
 		e.Map, e.Max, e.Flag)
 }
 
-// withinLimit returns a [FullError] if there are more workloads than there may be.
-func (m Maps) withinLimit() error {
-	if m.Limit == 0 || m.Limit >= m.Names.MaxEntries() {
-		return nil
-	}
-	var cookie uint64
-	var name bpf.MeshWorkloadName
-	count := uint32(0)
-	it := m.Names.Iterate()
-	for it.Next(&cookie, &name) {
-		count++
-	}
-	if err := it.Err(); err != nil {
-		return fmt.Errorf("read map %s: %w", mapNames, err)
-	}
-	if count > m.Limit {
-		return &FullError{Map: mapNames, Max: m.Limit, Flag: bpf.Flag(mapNames)}
-	}
-	return nil
-}
-
 // Workload is a pod that is enrolled.
 type Workload struct {
 	// Name is "namespace/name" and Netns the path that it was enrolled by; both are empty if they were lost.

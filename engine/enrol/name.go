@@ -14,11 +14,21 @@ import (
 // withdraws the old one, which the new one then succeeds.
 
 // bearers returns the other namespaces that have the name. One that lives is an error, unless this one had the name
-// already; it does not live if the path that it was enrolled by is gone or leads to another.
+// already; it does not live if the path that it was enrolled by is gone or leads to another. That this is a pod more than
+// there may be is a [FullError]; it takes the same look at all names.
 func (e *enrolment) bearers(name *bpf.MeshWorkloadName) (gone []uint64, err error) {
-	cookies, err := findByName(e.Maps, Pod{Name: text(name.Pod[:])})
+	all, pod := 0, Pod{Name: text(name.Pod[:])}
+	var cookies []uint64
+	err = eachName(e.Maps, func(cookie uint64, n *bpf.MeshWorkloadName) {
+		if all++; pod.has(n) {
+			cookies = append(cookies, cookie)
+		}
+	})
 	if err != nil {
 		return nil, err
+	}
+	if limit := e.Maps.Limit; e.old == nil && limit > 0 && all > int(limit) {
+		return nil, &FullError{Map: mapNames, Max: limit, Flag: bpf.Flag(mapNames)}
 	}
 	for _, cookie := range cookies {
 		if cookie == e.cookie {

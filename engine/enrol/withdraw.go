@@ -64,22 +64,34 @@ func find(maps Maps, pod Pod) ([]uint64, error) {
 // namesAtOnce is how many names one system call reads: each enrolment looks at all of them.
 const namesAtOnce = 128
 
-func findByName(maps Maps, pod Pod) ([]uint64, error) {
-	var found []uint64
+func findByName(maps Maps, pod Pod) (found []uint64, err error) {
+	err = eachName(maps, func(cookie uint64, name *bpf.MeshWorkloadName) {
+		if pod.has(name) {
+			found = append(found, cookie)
+		}
+	})
+	return found, err
+}
+
+// has tells whether a name is the pod's, and its path, if the pod says one, too.
+func (p Pod) has(name *bpf.MeshWorkloadName) bool {
+	return is(name.Pod[:], p.Name) && (p.Netns == "" || is(name.Netns[:], p.Netns))
+}
+
+// eachName goes through the names, many at a time: every enrolment does.
+func eachName(maps Maps, each func(cookie uint64, name *bpf.MeshWorkloadName)) error {
 	var cursor ebpf.MapBatchCursor
 	cookies, names := make([]uint64, namesAtOnce), make([]bpf.MeshWorkloadName, namesAtOnce)
 	for {
 		n, err := maps.Names.BatchLookup(&cursor, cookies, names, nil)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // that is the end of the map
-			return nil, fmt.Errorf("read map workload_names: %w", err)
+			return fmt.Errorf("read map %s: %w", mapNames, err)
 		}
 		for i := range n {
-			if is(names[i].Pod[:], pod.Name) && (pod.Netns == "" || is(names[i].Netns[:], pod.Netns)) {
-				found = append(found, cookies[i])
-			}
+			each(cookies[i], &names[i])
 		}
 		if err != nil {
-			return found, nil
+			return nil
 		}
 	}
 }
