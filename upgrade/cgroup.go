@@ -36,14 +36,25 @@ func openCgroup(path string) (*os.File, uint64, error) {
 	return dir, inode.Ino, nil
 }
 
+// errNoHierarchy is of a process that sees no cgroup2 hierarchy, as one does in another mount namespace: whether a cgroup
+// is there it cannot tell.
+var errNoHierarchy = errors.New("no cgroup2 hierarchy is mounted where this process looks")
+
 // cgroupByID opens the cgroup of this id, wherever it is mounted. It returns fs.ErrNotExist if it is gone, or was removed
-// and is kept by what was made in it.
+// and is kept by what was made in it, and errNoHierarchy.
 func cgroupByID(id uint64) (*os.File, error) {
 	mount, err := cgroupMount()
 	if err != nil {
 		return nil, err
 	}
+	return cgroupIn(mount, id)
+}
+
+func cgroupIn(mount string, id uint64) (*os.File, error) {
 	root, err := os.Open(mount)
+	if errors.Is(err, fs.ErrNotExist) { // something else is mounted over it
+		return nil, fmt.Errorf("%s: %w", mount, errNoHierarchy)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +106,7 @@ func cgroupMount() (string, error) {
 	defer mounts.Close()
 	path, err := parseCgroupMount(mounts)
 	if err == nil && path == "" {
-		err = fs.ErrNotExist
+		err = errNoHierarchy
 	}
 	if err != nil {
 		return "", fmt.Errorf("find a mounted cgroup2 hierarchy: %w", err)

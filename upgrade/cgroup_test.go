@@ -55,3 +55,11 @@ func TestCgroupByID(t *testing.T) {
 		t.Errorf("a cgroup that is gone: %v", err)
 	}
 }
+
+// A process that does not see the hierarchy must not take a cgroup for gone: it would take its links for dead.
+func TestHiddenHierarchyIsNoGoneCgroup(t *testing.T) {
+	_, err := cgroupIn(t.TempDir()+"/hidden", 1)
+	if !errors.Is(err, errNoHierarchy) || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -43,7 +43,7 @@ func (v *view) others() ([]Other, error) {
 		dir := dirs[l.target]
 		if dir == nil {
 			var err error
-			if dir, err = cgroupByID(l.target); errors.Is(err, fs.ErrNotExist) {
+			if dir, err = cgroupByID(l.target); errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoHierarchy) {
 				continue
 			} else if err != nil {
 				return nil, err
