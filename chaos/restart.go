@@ -46,16 +46,22 @@ func undisturbed(ctx SpecContext, lab *netsim.Lab, what string, flows func() []f
 		r.witness()
 		unbroken(report)
 		if !report.Void {
-			Expect(report.Verdict).To(Equal(record.Passed), "%+v", stalled(report))
-			figure("worst gap", report.WorstGap, "ms")
-			figure("budget", report.Budget, "ms")
-			figure("flows", float64(report.Flows.Intact), "")
+			passed(report)
 			return report
 		}
 		r.Discarded = true
 	}
 	Fail("the machine is too busy: every run was void")
 	return nil
+}
+
+// passed fails the spec if a run that could be judged was not as it must be, and notes its figures.
+func passed(report *record.Report) {
+	GinkgoHelper()
+	Expect(report.Verdict).To(Equal(record.Passed), "%+v", stalled(report))
+	figure("worst gap", report.WorstGap, "ms")
+	figure("budget", report.Budget, "ms")
+	figure("flows", float64(report.Flows.Intact), "")
 }
 
 // unbroken fails the spec if a flow is broken, or an attempt ended as it must not. On a machine that stood still an

@@ -22,7 +22,8 @@ const callLimit = 1 << 20
 
 // Call asks a server once, from the network namespace that the process is in, and returns what it answers: the body of
 // "http://ADDRESS:PORT/PATH", whatever the status; what "tcp://ADDRESS:PORT" sends until it closes, after text was sent
-// and the end of it; the datagram that "udp://ADDRESS:PORT" sends back. The context bounds how long that may take. Any other address is ErrAddress.
+// and the end of it; the datagram that "udp://ADDRESS:PORT" sends back. The context bounds how long that may take. Any
+// other address is ErrAddress.
 func Call(ctx context.Context, address, text string) ([]byte, error) {
 	u, err := url.Parse(address)
 	if err != nil {

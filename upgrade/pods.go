@@ -225,25 +225,23 @@ func (p *Pods) sweep(ctx context.Context, pods map[string][]string) error {
 
 // takeOff detaches a link that is there and returns when that is done: what it leads into is about to go.
 func (p *Pods) takeOff(path string) error {
-	l, err := openLink(p.tree, path)
-	if errors.Is(err, fs.ErrNotExist) {
+	return p.withOurs(path, func(l *attachment) error {
+		if err := l.takeOff(); err != nil {
+			return fmt.Errorf("detach %s: %w", path, err)
+		}
 		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	defer l.Close()
-	if err := p.checkOurs(path, l); err != nil {
-		return err
-	}
-	if err := l.takeOff(); err != nil {
-		return fmt.Errorf("detach %s: %w", path, err)
-	}
-	return nil
+	})
 }
 
-// drop unpins a link, which detaches it a little later, if it is there. It refuses what is not ours.
+// drop unpins a link, which detaches it a little later, if it is there.
 func (p *Pods) drop(path string) error {
+	return p.withOurs(path, func(*attachment) error {
+		return p.journal.do(StepUnpin, path, func() error { return unix.Unlink(p.tree.at(path)) })
+	})
+}
+
+// withOurs does something with the link of a path, if there is one. It refuses what is not ours.
+func (p *Pods) withOurs(path string, do func(*attachment) error) error {
 	l, err := openLink(p.tree, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -255,7 +253,7 @@ func (p *Pods) drop(path string) error {
 	if err := p.checkOurs(path, l); err != nil {
 		return err
 	}
-	return p.journal.do(StepUnpin, path, func() error { return unix.Unlink(p.tree.at(path)) })
+	return do(l)
 }
 
 func (p *Pods) checkOurs(path string, l *attachment) error {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -109,7 +108,7 @@ func printVerify(t *table, d *verifyDocument) {
 	if d.Problem != "" {
 		t.line("  ! %s", d.Problem)
 	}
-	for _, r := range slices.Clone(d.Refusals) {
+	for _, r := range d.Refusals {
 		t.line("  ! %s", upgrade.Describe([]upgrade.Change{r}))
 	}
 }

@@ -274,7 +274,8 @@ func (a *agent) compose(ctx context.Context) error {
 		return err
 	}
 	a.view = &report.View{
-		Dir: a.Dir, Frozen: a.store.Frozen(), Serving: serving, Sizes: serving.Sizes(), Pods: a.store.Pods, Engine: a.engine, Word: a.store.Word,
+		Dir: a.Dir, Frozen: a.store.Frozen(), Serving: serving, Sizes: serving.Sizes(), Pods: a.store.Pods,
+		Engine: a.engine, Word: a.store.Word,
 		Agent: a.describe, Differs: a.store.Differs(),
 	}
 	if a.ByLabel {
