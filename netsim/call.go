@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -25,21 +26,40 @@ const callLimit = 1 << 20
 // and the end of it; the datagram that "udp://ADDRESS:PORT" sends back. The context bounds how long that may take. Any
 // other address is ErrAddress.
 func Call(ctx context.Context, address, text string) ([]byte, error) {
+	u, err := parseCall(address)
+	if err != nil {
+		return nil, err
+	}
+	if u.Scheme == "http" {
+		return callHTTP(ctx, u, text)
+	}
+	answer, err := callSocket(ctx, u.Scheme, u.Host, text)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%s: no answer in time", address)
+	}
+	return answer, err
+}
+
+// CheckCall returns ErrAddress for what Call cannot call.
+func CheckCall(address string) error {
+	_, err := parseCall(address)
+	return err
+}
+
+func parseCall(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, fmt.Errorf("%s is %w", address, ErrAddress)
 	}
-	switch {
-	case u.Scheme == "http" && u.Host != "":
-		return callHTTP(ctx, u, text)
-	case (u.Scheme == "tcp" || u.Scheme == "udp") && u.Port() != "" && u.Path == "":
-		answer, err := callSocket(ctx, u.Scheme, u.Host, text)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = fmt.Errorf("%s: no answer in time", address)
-		}
-		return answer, err
+	stream := u.Scheme == "http" && u.Host != ""
+	socket := (u.Scheme == "tcp" || u.Scheme == "udp") && u.Port() != "" && u.Path == ""
+	if !stream && !socket {
+		return nil, fmt.Errorf("%s is %w", address, ErrAddress)
 	}
-	return nil, fmt.Errorf("%s is %w", address, ErrAddress)
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil {
+		return nil, fmt.Errorf("%s is %w: nothing resolves names in a lab", address, ErrAddress)
+	}
+	return u, nil
 }
 
 func callHTTP(ctx context.Context, u *url.URL, text string) ([]byte, error) {

@@ -34,7 +34,7 @@ func TestCall(t *testing.T) {
 		}
 	}
 	for _, address := range []string{
-		"ftp://10.0.0.1", "10.0.0.1:80", "http:///x", "tcp://10.0.0.1", "udp://10.0.0.1:7/x", "http://[", "",
+		"ftp://10.0.0.1", "10.0.0.1:80", "http:///x", "tcp://10.0.0.1", "udp://10.0.0.1:7/x", "http://[", "", "http://web/", "tcp://web:80", "http://:80/",
 	} {
 		if answer, err := Call(ctx, address, "x"); !errors.Is(err, ErrAddress) {
 			t.Errorf("%s: %q, %v", address, answer, err)

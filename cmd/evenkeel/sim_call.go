@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -32,7 +31,10 @@ unreachable, or not in time.`,
 		Example: `  evenkeel sim call client http://10.96.0.10/
   evenkeel sim call --name demo client-left udp://10.96.0.20:7 "who? me"`,
 		Args: between(2, 3, "a pod or node, an address, and at most one text"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := netsim.CheckCall(args[1]); err != nil {
+				return command.Usage(c, err)
+			}
 			l, err := lab.attach()
 			if err != nil {
 				return err
@@ -69,9 +71,6 @@ func newSimDialCommand(e command.Env) *cobra.Command {
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
 			answer, err := netsim.Call(ctx, args[0], text)
-			if errors.Is(err, netsim.ErrAddress) {
-				return command.Usage(c, err)
-			}
 			if err != nil {
 				return err
 			}
