@@ -60,7 +60,7 @@ func Parse(r io.Reader, file string) (*Topology, error) {
 	if err != nil {
 		return nil, err
 	}
-	line, err := findTopology(skipped, file)
+	line, skipped, err := findTopology(skipped, file)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func Parse(r io.Reader, file string) (*Topology, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.Documents = rest
+	t.Documents, t.Skipped = rest, skipped
 	if err := t.validate(); err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func Parse(r io.Reader, file string) (*Topology, error) {
 
 // AddManifests adds the Kubernetes documents of a file, or of the files of a directory, to those of the topology file.
 func (t *Topology) AddManifests(path string) error {
-	documents, _, err := manifest.ReadPath(path)
+	documents, skipped, err := manifest.ReadPath(path)
 	if err != nil {
 		return err
 	}
@@ -103,6 +103,7 @@ func (t *Topology) AddManifests(path string) error {
 		}
 		t.Documents += "\n---\n" + strings.TrimPrefix(string(text), "\ufeff")
 	}
+	t.Skipped = append(t.Skipped, skipped...)
 	return nil
 }
 
@@ -129,29 +130,33 @@ func (t *Topology) place(list string, i int) manifest.Place {
 	return manifest.Place{File: t.File, Line: t.lines[fmt.Sprintf("%s[%d]", list, i)]}
 }
 
-// findTopology returns the line of the one Topology; any other kind that is not read is most likely a mistake.
-func findTopology(skipped []manifest.Skipped, file string) (int, error) {
-	line := 0
-	for _, s := range skipped {
+// findTopology returns the line of the one Topology, and the documents of kinds that mean nothing here: those of
+// Kubernetes are skipped, as agents do; one that is meant for a lab is a mistake.
+func findTopology(unread []manifest.Skipped, file string) (line int, skipped []manifest.Skipped, err error) {
+	group, _, _ := strings.Cut(APIVersion, "/")
+	for _, s := range unread {
 		gvk := s.GroupVersionKind
 		switch {
+		case gvk.Kind != Kind && gvk.Group != group:
+			skipped = append(skipped, s)
+			continue
 		case gvk.Kind != Kind:
-			return 0, &manifest.Error{File: file, Line: s.Line, Object: strings.TrimSpace(gvk.Kind + " " + s.Name),
-				Reason: "this kind means nothing to a lab: remove it"}
+			return 0, nil, &manifest.Error{File: file, Line: s.Line, Object: strings.TrimSpace(gvk.Kind + " " + s.Name),
+				Reason: fmt.Sprintf("%s has no such kind: write kind: %s", group, Kind)}
 		case gvk.GroupVersion().String() != APIVersion:
-			return 0, &manifest.Error{File: file, Line: s.Line, Object: Kind, Field: "apiVersion", Reason: fmt.Sprintf(
+			return 0, nil, &manifest.Error{File: file, Line: s.Line, Object: Kind, Field: "apiVersion", Reason: fmt.Sprintf(
 				"%q is not known here: write %s", gvk.GroupVersion(), APIVersion)}
 		case line != 0:
-			return 0, &manifest.Error{File: file, Line: s.Line, Object: Kind, Reason: fmt.Sprintf(
+			return 0, nil, &manifest.Error{File: file, Line: s.Line, Object: Kind, Reason: fmt.Sprintf(
 				"is the second of this file, the first is in line %d: remove one", line)}
 		}
 		line = s.Line
 	}
 	if line == 0 {
-		return 0, &manifest.Error{File: file, Reason: fmt.Sprintf(
+		return 0, nil, &manifest.Error{File: file, Reason: fmt.Sprintf(
 			"has no Topology: it needs a document with apiVersion: %s and kind: %s", APIVersion, Kind)}
 	}
-	return line, nil
+	return line, skipped, nil
 }
 
 // cutDocument takes the document that has the given line (from 1) out of a stream. It returns its text, the number of

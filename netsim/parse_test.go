@@ -149,8 +149,8 @@ func TestParseRefuses(t *testing.T) {
 			"test.yaml:11: Pod default/p-1: is already defined at test.yaml:9"},
 		{"a node that the lab makes", nodes + "---\napiVersion: v1\nkind: Node\nmetadata: {name: b}\n",
 			"test.yaml:9: Node b: is already defined at test.yaml:7"},
-		{"another kind", nodes + "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n",
-			"test.yaml:9: Deployment d: this kind means nothing"},
+		{"no kind of a lab", nodes + "---\napiVersion: netsim.evenkeel.io/v1\nkind: Topolgy\nmetadata: {name: d}\n",
+			"test.yaml:9: Topolgy d: netsim.evenkeel.io has no such kind: write kind: Topology"},
 		{"two topologies", nodes + "---\napiVersion: netsim.evenkeel.io/v1\nkind: Topology\nmetadata: {name: x}\n",
 			"test.yaml:9: Topology: is the second"},
 	} {
@@ -158,6 +158,19 @@ func TestParseRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "test.yaml:") {
 			t.Errorf("%s: the error is %v\nand should have %q", c.what, err, c.want)
 		}
+	}
+}
+
+// TestParseSkipsOtherKinds: whole manifests of an application can follow the Topology.
+func TestParseSkipsOtherKinds(t *testing.T) {
+	text := topologyText("lab", "  nodes:\n  - {name: a, podCIDRs: [10.0.1.0/24]}\n") +
+		"---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: x}\n"
+	got, err := Parse(strings.NewReader(text), "test.yaml")
+	if err != nil || len(got.Skipped) != 1 || got.Skipped[0].Kind != "Deployment" || got.Skipped[0].Origin() != "test.yaml:8" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if !strings.Contains(got.Documents, "kind: Deployment") {
+		t.Errorf("agents do not get to name it: %s", got.Documents)
 	}
 }
 

@@ -5,6 +5,8 @@ package netsim
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/evenkeel/evenkeel/engine/manifest"
 )
 
 // The type of the document that describes a lab.
@@ -25,6 +27,8 @@ type Topology struct {
 	// Documents are the Kubernetes documents of the file: its text with the lines of the Topology left empty, so that
 	// lines keep their numbers.
 	Documents string
+	// Skipped are those of Documents whose kinds agents do not read.
+	Skipped []manifest.Skipped
 	// File is where it was read from, for messages.
 	File string
 

@@ -60,6 +60,7 @@ fails, or with Ctrl-C, everything is removed again. With - for FILE it is read f
 					fmt.Fprintf(e.Stdout, "pod %s/%s is not enrolled: %s\n", pod.Namespace, pod.Name, pod.Refusal)
 				}
 			}
+			printSkipped(e, t)
 			return nil
 		},
 	}
@@ -98,11 +99,19 @@ pod go into its document. An agent that does not run is started.`,
 				return err
 			}
 			fmt.Fprintf(e.Stdout, "lab %s: %s\n", t.Name, changesText(changes))
+			printSkipped(e, t)
 			return nil
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the lab, instead of that in the file")
 	return c
+}
+
+// printSkipped names documents that mean nothing to agents, so that nobody waits for what they describe.
+func printSkipped(e command.Env, t *netsim.Topology) {
+	for _, s := range t.Skipped {
+		fmt.Fprintf(e.Stdout, "%s: %s %s is skipped: agents do not read this kind\n", s.Origin(), s.Kind, s.Name)
+	}
 }
 
 // changesText says what apply did, and leaves out what it did not.
@@ -215,8 +224,11 @@ process that has ended. Whatever is up and belongs to someone stays, and so does
 				return err
 			}
 			removed, err := netsim.Collect(c.Context(), simOptions(nil))
-			if len(removed) > 0 {
+			switch {
+			case len(removed) > 0:
 				fmt.Fprintln(e.Stdout, "removed:", strings.Join(removed, ", "))
+			case err == nil:
+				fmt.Fprintln(e.Stdout, "there was nothing to remove")
 			}
 			return err
 		},
