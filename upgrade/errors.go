@@ -10,7 +10,7 @@ import (
 
 var (
 	// ErrNotInstalled says that there is no tree at the path.
-	ErrNotInstalled = errors.New("no data plane is installed there")
+	ErrNotInstalled = errors.New("no data plane is installed there: start the agent to install it, or name another directory")
 	// ErrNoGeneration says that there is a tree, but none of its generations serves yet.
 	ErrNoGeneration = errors.New("no generation serves yet: start the agent first")
 )

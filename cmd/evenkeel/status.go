@@ -79,7 +79,7 @@ func (r *reach) status(ctx context.Context) (*report.Status, error) {
 	v, closeView, err := report.OpenPins(ctx, r.dir)
 	if err != nil && !errors.Is(err, upgrade.ErrNoGeneration) {
 		if errors.Is(err, upgrade.ErrNotInstalled) {
-			return nil, fmt.Errorf("%w: start the agent to install it, or name another directory with --pin-dir", err)
+			return nil, err
 		}
 		v = nil // damage: Collect says which
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -65,6 +66,14 @@ func Run(ctx context.Context, root func(Env) *cobra.Command, e Env, args []strin
 		fmt.Fprintf(e.Stderr, "%s: %v\nRun '%s --help'.\n", c.Name(), err, usage.command)
 		return 2
 	}
-	fmt.Fprintf(e.Stderr, "%s: %v\n", c.Name(), err)
+	fmt.Fprintf(e.Stderr, "%s: %v%s\n", c.Name(), err, remedy(err, os.Geteuid()))
 	return 1
+}
+
+// remedy is what to do about an error that says only that something is not permitted to the user.
+func remedy(err error, user int) string {
+	if user != 0 && errors.Is(err, fs.ErrPermission) {
+		return ": run it as root, with sudo"
+	}
+	return ""
 }

@@ -32,6 +32,9 @@ func ParseQuestion(workload, service, port, protocol string) (Question, error) {
 	if service == "" {
 		return q, fmt.Errorf("which service? write NAME, NAMESPACE/NAME or an address, and a port")
 	}
+	if port == "" {
+		return q, fmt.Errorf("which port of %s? write %s:PORT", service, service)
+	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
 		return q, fmt.Errorf("port %q: write a number from 1 to 65535", port)
