@@ -41,9 +41,13 @@ func newChain(l *lab, node, name string, plugins ...string) *chain {
 	var err error
 	c.list, err = libcni.NetworkConfFromBytes([]byte(text))
 	Expect(err).NotTo(HaveOccurred(), text)
-	c.libcni = libcni.NewCNIConfigWithCacheDir([]string{built.plugins, filepath.Dir(built.evenkeel)},
-		filepath.Join(c.dir, "cache"), onNode{l, node})
+	c.use(filepath.Dir(built.evenkeel))
 	return c
+}
+
+// use has the runtime take our plugin from a directory, that of another release.
+func (c *chain) use(dir string) {
+	c.libcni = libcni.NewCNIConfigWithCacheDir([]string{built.plugins, dir}, filepath.Join(c.dir, "cache"), onNode{c.l, c.node})
 }
 
 // The plugins of the lists. Ours leaves its records where the others keep theirs.

@@ -16,6 +16,7 @@ import (
 // statusOf is the part of `status -o json` that specs look at.
 type statusOf struct {
 	Healthy  bool     `json:"healthy"`
+	Differs  bool     `json:"differs"` // what serves is of another release than the agent
 	Problems []string `json:"problems"`
 	Maps     []struct {
 		Map      string `json:"map"`
