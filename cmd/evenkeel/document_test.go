@@ -7,7 +7,10 @@ import (
 	"context"
 	"encoding"
 	"encoding/json"
+	"os"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,11 +23,11 @@ import (
 
 // documents are all that -o json prints, empty.
 func documents() []any {
-	return []any{
-		report.Status{}, report.Services{}, report.Endpoints{}, report.Workloads{}, report.Flows{}, report.Names{},
-		report.Explanation{}, doctor.Report{}, versionDocument{}, exerciseDocument{},
-		planDocument{Plan: &upgrade.Plan{}}, applyDocument{}, upgradeStatusDocument{}, historyDocument{}, verifyDocument{}, labList{}, netsim.Info{}, answer{},
+	var all []any
+	for _, d := range described {
+		all = append(all, d.document)
 	}
+	return all
 }
 
 // TestEmptyListsAreThere: a list that is empty is [], never null and never absent, in every document and at every depth.
@@ -112,5 +115,121 @@ func TestBatchAnswersAreWhole(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), `"addresses":[],"ignoredAddresses":[]`) {
 		t.Errorf("%s", out.String())
+	}
+}
+
+// described are the documents that docs/CLI.md describes, each by the beginnings of the rows, or the heading of the
+// table, where that is. values are what stands in backticks there and is no member.
+var described = []struct {
+	document any
+	at       []string
+	values   string
+}{
+	{report.Status{}, []string{"### status", workloadRow}, "bridge reverse"},
+	{report.Services{}, []string{"| `services` | `name`", endpointRow}, ""},
+	{report.Endpoints{}, []string{endpointRow}, ""},
+	{report.Workloads{}, []string{workloadRow}, ""},
+	{report.Flows{}, []string{"| `flows` | `client`"}, ""},
+	{report.Names{}, []string{"| `names` (of"}, ""},
+	{report.Explanation{}, []string{"### explain", endpointRow}, "selected refused passed unknown refused_no_port"},
+	{doctor.Report{}, []string{"| `doctor` | `ok`"}, ""},
+	{versionDocument{}, []string{"| `version` | `release`"}, ""},
+	{exerciseDocument{}, []string{"| `upgrade exercise` | `flips`"}, ""},
+	{planDocument{Plan: &upgrade.Plan{}}, []string{planRow},
+		"next floor word bridge none kept migrated rebuilt created removed"},
+	{applyDocument{}, []string{"| `upgrade apply`, `rollback`, `retire` |", planRow},
+		"rollback retire next floor word bridge none kept migrated rebuilt created removed"},
+	{upgradeStatusDocument{}, []string{"| `upgrade status` |", "| `word` |"}, "bridge reverse status"},
+	{historyDocument{}, []string{"| `upgrade history` |"}, "install upgrade rollback canary withdraw bridge retire"},
+	{verifyDocument{}, []string{"| `upgrade verify` |", "| `damages` |"}, "status"},
+	{labList{}, []string{"| `sim ls` |", "An `owner`"}, "up halfway"},
+	{netsim.Info{}, []string{"| `sim inspect` |", "An `owner`"}, "up"},
+	{answer{}, []string{"| `enrol --batch -`"}, "error"},
+}
+
+const (
+	workloadRow = "| `workloads` | `name`"
+	endpointRow = "| `endpoints` | `service`"
+	planRow     = "| `upgrade plan` |"
+)
+
+// TestDocumentsAreDescribed: every member of every document is in docs/CLI.md where that document is, and no other.
+func TestDocumentsAreDescribed(t *testing.T) {
+	text, err := os.ReadFile("../../docs/CLI.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range described {
+		t.Run(reflect.TypeOf(d.document).String(), func(t *testing.T) {
+			has, said := map[string]bool{}, map[string]bool{}
+			membersOf(reflect.TypeOf(d.document), has)
+			said["version"] = has["version"] // the page says it of all of them at once
+			for _, at := range d.at {
+				row, names := backticked(t, string(text), at)
+				for _, name := range names {
+					said[name] = true
+				}
+				if has[row] { // a document with the name of its one list
+					said[row] = true
+				}
+			}
+			for name := range has {
+				if !said[name] {
+					t.Errorf("`%s` is printed, and docs/CLI.md does not say so", name)
+				}
+			}
+			for name := range said {
+				if said[name] && !has[name] && !slices.Contains(strings.Fields(d.values), name) {
+					t.Errorf("docs/CLI.md has `%s`, which is not printed", name)
+				}
+			}
+		})
+	}
+}
+
+// backticked are the words in backticks of the part of a page that begins with at: a row without its first cell, whose
+// word comes first, or what is below a heading.
+func backticked(t *testing.T, page, at string) (row string, names []string) {
+	t.Helper()
+	_, part, found := strings.Cut("\n"+page, "\n"+at)
+	if !found || strings.Contains(part, "\n"+at) {
+		t.Fatalf("%q does not begin exactly one part of docs/CLI.md", at)
+	}
+	switch {
+	case strings.HasPrefix(at, "#"):
+		part, _, _ = strings.Cut(part, "\n#")
+	case strings.HasPrefix(at, "|"):
+		part, _, _ = strings.Cut(at+part, "\n")
+		cells := strings.SplitN(part, "|", 3)
+		row, part = strings.Trim(cells[1], " `"), cells[2]
+	default:
+		part, _, _ = strings.Cut(at+part, "\n\n")
+	}
+	for _, m := range regexp.MustCompile("`([A-Za-z_]+)`").FindAllStringSubmatch(part, -1) {
+		names = append(names, m[1])
+	}
+	return row, names
+}
+
+// membersOf adds the names of all members of a type, at every depth.
+func membersOf(of reflect.Type, names map[string]bool) {
+	if ownForm(of) {
+		return
+	}
+	switch of.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		membersOf(of.Elem(), names)
+	case reflect.Struct:
+		for i := range of.NumField() {
+			f := of.Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if !f.IsExported() && !f.Anonymous || name == "-" {
+				continue
+			}
+			if name != "" {
+				names[name] = true
+			}
+			membersOf(f.Type, names)
+		}
 	}
 }
