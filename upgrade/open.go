@@ -4,6 +4,7 @@ package upgrade
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -461,6 +462,30 @@ func (v *view) served() (*object, error) {
 	return o, nil
 }
 
+// differences are what tells the release that serves, whose digest is given, from another: sizes by map, if those are all.
+func (v *view) differences(own *object, digest [sha256.Size]byte) []Change {
+	at := generationPath(v.word().Serve())
+	release := Change{Name: at, Expected: "release " + shortDigest(own.digest), Found: "release " + shortDigest(digest)}
+	served, err := v.served()
+	if served == nil || err != nil {
+		return []Change{release} // it left nothing to compare with
+	}
+	var changes []Change
+	for _, name := range sortedKeys(own.record.Sizes) {
+		is, was := own.record.Sizes[name], served.record.Sizes[name]
+		if is != was {
+			changes = append(changes, Change{Name: join(at, "maps", name), Expected: fmt.Sprintf("one of %d", is),
+				Found: fmt.Sprintf("one of %d", was), Entries: [2]uint32{is, was}})
+		}
+	}
+	resized := served.record
+	resized.Sizes = own.record.Sizes
+	if same, err := resized.identity(); err != nil || same != own.digest {
+		changes = append(changes, release)
+	}
+	return changes
+}
+
 // basis is the release that a tree is examined by, or what speaks against taking it over at all.
 func (v *view) basis(own *object, accept Accept) (*object, error) {
 	digest := v.super.digest(v.word().Serve())
@@ -468,8 +493,7 @@ func (v *view) basis(own *object, accept Accept) (*object, error) {
 	case digest == own.digest:
 		return own, nil
 	case accept == AcceptRelease:
-		return nil, &RefusedError{[]Change{{Name: generationPath(v.word().Serve()),
-			Expected: "release " + shortDigest(own.digest), Found: "release " + shortDigest(digest)}}}
+		return nil, &RefusedError{v.differences(own, digest)}
 	case accept == AcceptAny || accept == AcceptUpgrade:
 		if o, err := v.served(); o != nil || err != nil {
 			return o, err

@@ -105,6 +105,12 @@ func TestUpgradeOfANode(t *testing.T) {
 	if got := evenkeel(t, append(n.agentArgs(), "--on-start", "refuse")...); got.code != 1 || !strings.Contains(got.stderr, "release") {
 		t.Errorf("an agent that is told to refuse: %+v", got)
 	}
+	got = evenkeel(t, append(n.agentArgs(), "--on-start", "refuse", "--max-services", "30000")...)
+	for _, want := range []string{"--max-services was 20000, is 30000", "evenkeel upgrade apply --max-services 30000"} {
+		if got.code != 1 || !strings.Contains(got.stderr, want) {
+			t.Errorf("an agent with another size that is told to refuse does not say %q: %+v", want, got)
+		}
+	}
 	agent = n.startAgent(t, "--max-services", "30000")
 	pod.expectServed("by the agent's release, with more room")
 	if s := n.status(t); !s.Healthy || s.Differs {

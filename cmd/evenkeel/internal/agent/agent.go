@@ -117,11 +117,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		Dir: o.Dir, Cgroup: o.Cgroup, TakeOver: incumbent, Log: o.Log, Accept: o.accept(),
 	})
 	if err != nil {
-		return explain(err)
+		return explain(err, o.OnStart != OnStartUpgrade)
 	}
 	defer func() { err = errors.Join(err, a.store.Close()) }()
 	if err := a.upgrade(ctx); err != nil {
-		return explain(err)
+		return explain(err, false)
 	}
 	if err := a.run(ctx, &s); err != nil && ctx.Err() == nil {
 		return err
@@ -236,15 +236,16 @@ func (a *agent) try(ctx context.Context) error {
 	return nil
 }
 
-// explain adds what to do, in the words of the command, to what upgrade found.
-func explain(err error) error {
+// explain adds what to do, in the words of the command, to what upgrade found. upgradable tells that an upgrade to this
+// release was not tried.
+func explain(err error, upgradable bool) error {
 	var held *upgrade.HeldError
 	var refused *upgrade.RefusedError
 	switch {
 	case errors.As(err, &held):
 		return fmt.Errorf("%w (--take-over kills it and goes on from where it was)", err)
 	case errors.As(err, &refused):
-		return plane.Refusal(refused)
+		return plane.Refusal(refused, upgradable)
 	}
 	return err
 }

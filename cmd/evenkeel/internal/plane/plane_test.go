@@ -105,7 +105,7 @@ func TestRefusal(t *testing.T) {
 	for name := range a {
 		all = append(all, size("gen/1/maps/"+name, a[name], b[name]))
 	}
-	text := Refusal(&upgrade.RefusedError{Changes: all}).Error()
+	text := Refusal(&upgrade.RefusedError{Changes: all}, false).Error()
 	for _, want := range []string{
 		"--max-services was 20000, is 30000", "--max-endpoints was 100000, is 7", "--max-workloads was 1000, is 8",
 		"--max-affinities was 8192, is 9", "--max-peers was 8192, is 10", "--max-services 20000",
@@ -117,12 +117,16 @@ func TestRefusal(t *testing.T) {
 	if !strings.HasPrefix(text, "--max-") || strings.Count(text, "untouched") != 1 {
 		t.Errorf("%s", text)
 	}
+	text = Refusal(&upgrade.RefusedError{Changes: all}, true).Error()
+	if !strings.Contains(text, "evenkeel upgrade apply --max-") || strings.Contains(text, "uninstall") {
+		t.Errorf("it does not name the upgrade that can do it: %s", text)
+	}
 	cgroup := func(hook string) upgrade.Change {
 		return upgrade.Change{Name: "links/" + hook, Expected: "attached to the cgroup /b", Found: "attached to the cgroup /a"}
 	}
 	text = Refusal(&upgrade.RefusedError{Changes: []upgrade.Change{
 		size("gen/1/maps/services", 11, 6), cgroup("connect4"), cgroup("connect6"),
-	}}).Error()
+	}}, true).Error()
 	const want = "--max-services was 5, is 10; links/connect4, links/connect6: found attached to the cgroup /a, expected " +
 		"attached to the cgroup /b: "
 	if !strings.HasPrefix(text, want) {
