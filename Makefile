@@ -34,9 +34,8 @@ unit: need-go need-chromium
 e2e: build need-kernel need-runtime ## the built binaries on simulated nodes; ARGS=--label-filter=tier:nightly for the rest
 	@upgrade/releases.sh bin/releases $(if $(findstring nightly,$(ARGS)),,oldest)
 	@for c in $(CONTROLS); do go build -trimpath -tags control_$$c -o bin/control/$$c/ ./cmd/evenkeel || exit 1; done
-	@mkdir -p bin/cni && go build -trimpath -o bin/cni/ $(CNI_PLUGINS)
-	@go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo && go build -trimpath -o bin/e2e-client ./e2e/client && \
-		go test -c -o bin/e2e.test ./e2e
+	@mkdir -p bin/cni && go build -trimpath -o bin/cni/ $(CNI_PLUGINS) && go build -o bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo
+	@go build -trimpath -o bin/e2e-client ./e2e/client && go test -c -o bin/e2e.test ./e2e
 	@s=$$SECONDS; EVENKEEL_BIN=$(CURDIR)/bin $(SUDO) $(GINKGO) --procs=$(PROCS) --timeout=20m --label-filter='!tier:nightly' \
 		$(ARGS) bin/e2e.test && echo "e2e: $$((SECONDS - s)) s"
 

@@ -76,6 +76,25 @@ var _ = Describe("evenkeel sim", Ordered, func() {
 		Expect(got.stdout).NotTo(ContainSubstring("/nodes/left/"), "a node's shell is in no pod")
 	})
 
+	It("is completed by shells", func(ctx SpecContext) {
+		for _, command := range []string{"exec", "call", "logs"} {
+			got := runIn(ctx, host{}, nil, built.evenkeel, "__complete", "sim", command, "--name", name, "")
+			Expect(strings.Fields(got.stdout)).To(ContainElements("default/client", "client", "node/left"), "%s: %+v", command, got)
+		}
+	})
+
+	It("skips kinds that agents do not read, and names them", func(ctx SpecContext) {
+		text, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		more := filepath.Join(GinkgoT().TempDir(), "more.yaml")
+		text = append(text, "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"...)
+		Expect(os.WriteFile(more, text, 0o644)).To(Succeed())
+		got := sim(ctx, "apply", more)
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(got.stdout).To(MatchRegexp(`more.yaml:\d+: Deployment web is skipped`))
+		Expect(sim(ctx, "apply", path).code).To(BeZero())
+	})
+
 	It("is listed and inspected", func(ctx SpecContext) {
 		Expect(sim(ctx, "ls").stdout).To(ContainSubstring(name))
 		table := sim(ctx, "inspect", name)

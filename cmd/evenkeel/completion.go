@@ -4,6 +4,7 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/evenkeel/evenkeel/netsim"
 	"github.com/evenkeel/evenkeel/netsim/graph"
@@ -49,4 +50,29 @@ func completeLab(c *cobra.Command, args []string, begin string) ([]string, cobra
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return completeLabs(c, args, begin)
+}
+
+// completePlaces offers the pods and nodes of a lab as the first argument of a command on one.
+func completePlaces(lab *labFlag) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		l, err := lab.attach()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		info := l.Info()
+		var places []string
+		for _, pod := range info.Pods {
+			places = append(places, pod.Namespace+"/"+pod.Name)
+			if pod.Namespace == metav1.NamespaceDefault {
+				places = append(places, pod.Name)
+			}
+		}
+		for _, node := range info.Nodes {
+			places = append(places, "node/"+node.Name)
+		}
+		return places, cobra.ShellCompDirectiveNoFileComp
+	}
 }

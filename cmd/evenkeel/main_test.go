@@ -220,6 +220,20 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
+// TestPageLength: who begins reads two files, and reads them whole.
+func TestPageLength(t *testing.T) {
+	const most = 80
+	for _, name := range []string{"Makefile", "README.md"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(text, []byte("\n")); n > most {
+			t.Errorf("%s has %d lines, and at most %d are read", name, n, most)
+		}
+	}
+}
+
 // TestFlagsComplete asks as a shell does.
 func TestFlagsComplete(t *testing.T) {
 	for line, want := range map[string]string{

@@ -181,6 +181,7 @@ with 127, one that cannot be executed with 126, as in a shell; if there is no su
 	}
 	c.Flags().SetInterspersed(false) // flags after the pod are the command's
 	lab.flag(c)
+	c.ValidArgsFunction = completePlaces(&lab)
 	return c
 }
 

@@ -51,6 +51,7 @@ unreachable, or not in time.`,
 		},
 	}
 	lab.flag(c)
+	c.ValidArgsFunction = completePlaces(&lab)
 	c.Flags().DurationVar(&timeout, "timeout", defaultCallTimeout, "how long to wait for the answer")
 	return c
 }

@@ -51,6 +51,7 @@ of the lab, each line with the name of who wrote it.`,
 		},
 	}
 	lab.flag(c)
+	c.ValidArgsFunction = completePlaces(&lab)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is written from now on, until Ctrl-C")
 	return c
 }
