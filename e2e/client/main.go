@@ -48,11 +48,11 @@ func keepSignalsAway() error {
 
 func run(args []string, s streams) error {
 	commands := map[string]func([]string, streams) error{
-		"tcp": runTCP, "udp": runUDP, "get": runGet, "draw": runDraw, "forge": runForge, "hold": runHold,
+		"tcp": runTCP, "udp": runUDP, "get": runGet, "draw": runDraw, "forge": runForge, "hold": runHold, "many": runMany,
 		"receive": runReceive, "swallow": runSwallow, "capture": runCapture,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("the first argument is one of tcp, udp, get, draw, forge, hold, receive, swallow, capture")
+		return errors.New("the first argument is one of tcp, udp, get, draw, forge, hold, many, receive, swallow, capture")
 	}
 	return commands[args[0]](args[1:], s)
 }

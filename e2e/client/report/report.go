@@ -56,6 +56,22 @@ type Flow struct {
 	Servers map[string]uint64 `json:"servers,omitempty"`
 }
 
+// Window is a time in which many connections asked, or all of one name, and how long answers took, in milliseconds.
+type Window struct {
+	// Event is "ready" once all connections are made, "window" when one has ended, "total" in the end.
+	Event string `json:"event"`
+	// Name is the one that it was begun with.
+	Name string `json:"name,omitempty"`
+	// Requests counts those that ended in it. A connection whose request failed asks no more.
+	Requests int `json:"requests"`
+	Failed   int `json:"failed"`
+	// Error is the first failure.
+	Error  string  `json:"error,omitempty"`
+	Median float64 `json:"median_ms"`
+	P999   float64 `json:"p999_ms"`
+	Worst  float64 `json:"worst_ms"`
+}
+
 // Datagram is one that a receiver got.
 type Datagram struct {
 	From    string `json:"from"`
