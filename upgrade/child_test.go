@@ -27,8 +27,9 @@ type job struct {
 	Do     string // open, load, uninstall, attach: then say so and wait to be told to end; connect: do so until then
 	Dir    string
 	Cgroup string
-	Kill   int // kill yourself after this many steps, 0 for never
-	Busy   int // threads that connect
+	Kill   int           // kill yourself after this many steps, 0 for never
+	Busy   int           // threads that connect
+	Rest   time.Duration // of such a thread after ten connections
 }
 
 const jobVariable = "EVENKEEL_TEST_JOB"
@@ -62,7 +63,7 @@ func (j job) run(ctx context.Context) error {
 			return err
 		}
 	case "connect":
-		return connectUntilTold(j.Busy)
+		return connectUntilTold(j.Busy, j.Rest)
 	case "attach":
 		w, err := OpenWriter(ctx, j.Dir)
 		if err != nil {
@@ -168,21 +169,23 @@ func attachNew(ctx context.Context, p *Pods) error {
 }
 
 // connectUntilTold makes UDP sockets, connects each and asks for its peer a few times: every call runs a hook.
-func connectUntilTold(threads int) error {
+func connectUntilTold(threads int, rest time.Duration) error {
 	var group sync.WaitGroup
 	stop := make(chan struct{})
 	errs := make(chan error, threads)
 	for range threads {
 		group.Go(func() {
 			for { // at least once, however early it is told
-				if err := connectOnce(); err != nil {
-					errs <- err
-					return
+				for range 10 {
+					if err := connectOnce(); err != nil {
+						errs <- err
+						return
+					}
 				}
 				select {
 				case <-stop:
 					return
-				default:
+				case <-time.After(rest):
 				}
 			}
 		})

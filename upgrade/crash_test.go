@@ -3,6 +3,7 @@
 package upgrade
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 )
 
 // count runs a job to its end, undisturbed, and returns how many steps it takes.
@@ -68,7 +69,7 @@ func TestCreateSurvivesKillAtEveryStep(t *testing.T) {
 			}
 			b.kill(t, "open", 1+k*7%steps)
 			b.open(t, _TinyBytes).Close()
-			if diff := cmp.Diff(want, inventory(t, b.dir)); diff != "" {
+			if diff := gocmp.Diff(want, inventory(t, b.dir)); diff != "" {
 				t.Errorf("inventory (-undisturbed +recovered):\n%s", diff)
 			}
 			b.sound(t)
@@ -91,8 +92,13 @@ func uninstall(t *testing.T, b bed) {
 // numbers are what differs when an upgrade is begun again: a number once given is spent.
 var numbers = regexp.MustCompile(`gen/\d+|, \d+: `)
 
+// withoutNumbers has generations in the order in which they were made, which that of their names is not from the tenth on.
 func withoutNumbers(lines []string) []string {
-	out := slices.Clone(lines)
+	number := func(line string) (n int) {
+		_, _ = fmt.Sscanf(line, "gen/%d", &n)
+		return n
+	}
+	out := slices.SortedStableFunc(slices.Values(lines), func(a, b string) int { return cmp.Compare(number(a), number(b)) })
 	for i, line := range out {
 		out[i] = numbers.ReplaceAllString(line, "#")
 	}
@@ -119,7 +125,7 @@ func TestUpgradeSurvivesKillAtEveryStep(t *testing.T) {
 			t.Fatalf("after step %d: %v", k, err)
 		}
 		s.Close()
-		if diff := cmp.Diff(want, withoutNumbers(inventory(t, b.dir))); diff != "" {
+		if diff := gocmp.Diff(want, withoutNumbers(inventory(t, b.dir))); diff != "" {
 			t.Errorf("inventory after a kill at step %d (-undisturbed +recovered):\n%s", k, diff)
 		}
 	}
@@ -178,7 +184,7 @@ func TestUninstallSurvivesKillAtEveryStep(t *testing.T) {
 			continue
 		}
 		b.open(t, _TinyBytes).Close()
-		if diff := cmp.Diff(want, inventory(t, b.dir)); diff != "" {
+		if diff := gocmp.Diff(want, inventory(t, b.dir)); diff != "" {
 			t.Errorf("inventory after a kill at step %d (-undisturbed +recovered):\n%s", k, diff)
 		}
 		b.sound(t)
