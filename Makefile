@@ -27,7 +27,8 @@ demo: build ## watch two data planes serve while their agents are killed; under 
 
 test: unit e2e chaos ## every test: beside the code, then the built binaries end to end
 unit: need-go need-chromium
-	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) $$(go list ./... | grep -Ev '/(e2e|chaos)$$') && \
+	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) ./upgrade ./netsim/fault \
+		$$(go list ./... | grep -Ev '/(e2e|chaos|upgrade|netsim/fault)$$') && \
 		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
 		echo "unit: $$((SECONDS - s)) s"
 
