@@ -53,6 +53,18 @@ var _ = Describe("Enrolment", Ordered, ContinueOnFailure, func() {
 		Entry("of another mesh", "ambient", "istio ambient"),
 	)
 
+	It("is shown as a problem where somebody has enrolled such a pod without its manifest", func(ctx SpecContext) {
+		got := l.evenkeel(ctx, "a", "enrol", "--netns="+l.netns("proxied"), "--pod=default/proxied")
+		Expect(got.code).To(BeZero(), "%+v", got)
+		status := l.status(ctx, "a")
+		Expect(status.Healthy).To(BeFalse())
+		Expect(status.Problems).To(ContainElement(And(ContainSubstring("default/proxied"), ContainSubstring("evenkeel withdraw"))))
+		Expect(l.workloads(ctx, "a")).To(HaveKeyWithValue("default/proxied", And(
+			HaveField("Enrolled", BeTrue()), HaveField("Reason", ContainSubstring("istio-proxy")))))
+		Expect(l.withdraw(ctx, "proxied").code).To(BeZero())
+		Expect(l.status(ctx, "a").Healthy).To(BeTrue())
+	})
+
 	It("shows who is enrolled", func(ctx SpecContext) {
 		all := l.workloads(ctx, "a")
 		Expect(all).To(HaveKeyWithValue("default/enrolled", HaveField("Enrolled", BeTrue())))

@@ -80,6 +80,7 @@ func TestReasonOfAWorkload(t *testing.T) {
 		{engine.WorkloadView{Name: "a/b", HostNetwork: true}, string(enrol.HostNetwork), "host network"},
 		{engine.WorkloadView{Name: "a/b", Sidecar: "linkerd-proxy"}, string(enrol.Sidecar), "linkerd-proxy"},
 		{engine.WorkloadView{Name: "a/b", OtherMesh: "kmesh"}, string(enrol.OtherMesh), "kmesh"},
+		{engine.WorkloadView{Name: "a/b", Enrolled: true, Sidecar: "istio-proxy"}, string(enrol.Sidecar), "evenkeel withdraw"},
 	}
 	for _, test := range tests {
 		w := workloadOf(test.view)

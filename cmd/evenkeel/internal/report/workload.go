@@ -77,14 +77,15 @@ func workloadOf(v engine.WorkloadView) Workload {
 	if w.Addresses == nil {
 		w.Addresses = []netip.Addr{}
 	}
-	if v.Enrolled {
-		return w
-	}
 	err := enrol.Decide(v.Name, enrol.Facts{HostNetwork: v.HostNetwork, Sidecar: v.Sidecar, OtherMesh: v.OtherMesh})
 	var refused *enrol.RefusedError
-	if errors.As(err, &refused) {
+	switch {
+	case errors.As(err, &refused) && v.Enrolled: // by somebody who did not have its manifest, or it has changed since
+		w.Reason, w.Code = "it is enrolled and must not be: "+refused.Detail+"; 'evenkeel withdraw' takes it out",
+			string(refused.Reason)
+	case refused != nil:
 		w.Reason, w.Code = refused.Detail, string(refused.Reason)
-	} else {
+	case !v.Enrolled:
 		w.Reason, w.Code = "nobody has enrolled it", "not-enrolled"
 	}
 	return w
