@@ -255,6 +255,7 @@ var _ = Describe("evenkeel sim, killed while it works", func() {
 				state := labState(ctx, name)
 				if state == "halfway" {
 					halfway++
+					Expect(sim(ctx, "inspect", name).stderr).To(ContainSubstring("halfway"))
 				}
 				got := sim(ctx, "gc")
 				Expect(got.code).To(BeZero(), "%+v", got)

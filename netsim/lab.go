@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,6 +86,10 @@ func Attach(name string, options Options) (*Lab, error) {
 		return nil, err
 	}
 	if s == nil {
+		if names, err := Names(); err == nil && slices.Contains(names, name) {
+			return nil, fmt.Errorf("lab %s as a whole: %w: it is halfway up or down; evenkeel sim gc removes what nobody is at",
+				name, ErrNotFound)
+		}
 		return nil, fmt.Errorf("lab %s: %w: evenkeel sim ls lists those that are up", name, ErrNotFound)
 	}
 	return &Lab{options: options, paths: p, state: s, agents: map[string]*child{}}, nil
