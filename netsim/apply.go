@@ -94,7 +94,13 @@ func (l *Lab) apply(ctx context.Context, t *Topology) (Changes, error) {
 	if err != nil {
 		return changes, err
 	}
-	if err := l.populate(ctx, texts, d.newPods, &changes); err != nil {
+	if err := l.bringServers(ctx, texts, d.newPods, &changes); err != nil {
+		return changes, err
+	}
+	if err := l.bringAgents(ctx, &changes); err != nil {
+		return changes, err
+	}
+	if err := l.enlist(ctx, d.newPods, &changes); err != nil {
 		return changes, err
 	}
 	return changes, after.write(l.paths.state())

@@ -39,11 +39,32 @@ func encodeManifests(s *state, documents string) (manifests, error) {
 	return manifests{nodesFile: nodes, podsFile: pods, documentsFile: []byte(documents)}, nil
 }
 
-// write writes them to a directory. A file that does not change is not touched, and does not count.
+// write writes them to a directory. A file that does not change is not touched, and does not count. A directory that is
+// not there yet appears with all of them: an agent that waits for it does not read half.
 func (m manifests) write(dir string) (changed int, err error) {
-	if err := makeDirectory(dir, 0o755); err != nil {
+	switch _, err := os.Lstat(dir); {
+	case err == nil:
+		return m.update(dir)
+	case !errors.Is(err, fs.ErrNotExist):
+		return 0, fmt.Errorf("look for manifests: %w", err)
+	}
+	aside := dir + ".new"
+	if err := os.RemoveAll(aside); err != nil { // of one that was interrupted
+		return 0, fmt.Errorf("remove half of the manifests: %w", err)
+	}
+	if err := makeDirectory(aside, 0o755); err != nil {
+		return 0, err
+	}
+	if changed, err = m.update(aside); err != nil {
 		return changed, err
 	}
+	if err := os.Rename(aside, dir); err != nil {
+		return changed, fmt.Errorf("publish manifests: %w", err)
+	}
+	return changed, nil
+}
+
+func (m manifests) update(dir string) (changed int, err error) {
 	for name, text := range m {
 		path := filepath.Join(dir, name)
 		if len(bytes.TrimSpace(text)) == 0 {

@@ -121,20 +121,19 @@ func (l *Lab) up(ctx context.Context, t *Topology, self Process) error {
 	if err := l.prepare(); err != nil {
 		return err
 	}
-	// Meanwhile: a thousand documents take 0.2 s, and the kernel makes pods one at a time.
-	var texts manifests
-	var encoding errgroup.Group
-	encoding.Go(func() (err error) {
-		texts, err = encodeManifests(l.state, t.Documents)
-		return err
-	})
-	if err := errors.Join(l.makeNetwork(ctx), encoding.Wait()); err != nil {
-		return err
-	}
 	if err := l.makeNodeDirectories(l.state.Nodes); err != nil {
 		return err
 	}
-	if err := l.populate(ctx, texts, l.state.Pods, &Changes{}); err != nil {
+	rs := routers{}
+	defer rs.close()
+	if err := l.makeNodes(rs); err != nil {
+		return err
+	}
+	var done Changes
+	if err := l.fillNodes(ctx, t, rs, &done); err != nil {
+		return err
+	}
+	if err := l.enlist(ctx, l.state.Pods, &done); err != nil {
 		return err
 	}
 	l.state.Up = true
@@ -167,9 +166,8 @@ func (l *Lab) prepare() error {
 	return nil
 }
 
-func (l *Lab) makeNetwork(ctx context.Context) error {
-	rs := routers{}
-	defer rs.close()
+// makeNodes makes the network of nodes.
+func (l *Lab) makeNodes(rs routers) error {
 	s := l.state
 	done := l.options.steps("nodes", len(s.Nodes))
 	for _, n := range s.Nodes {
@@ -185,10 +183,36 @@ func (l *Lab) makeNetwork(ctx context.Context) error {
 			return fmt.Errorf("connect %s and %s: %w", w.Ends[0], w.Ends[1], err)
 		}
 	}
-	if err := route(rs, s); err != nil {
+	return route(rs, s)
+}
+
+// fillNodes makes pods and brings them and the agents to life. The kernel makes pods one at a time, on one processor:
+// meanwhile a thousand documents are encoded, which takes 0.2 s, and agents load their programs. They wait for their
+// manifests, which are there when all servers listen.
+func (l *Lab) fillNodes(ctx context.Context, t *Topology, rs routers, done *Changes) error {
+	group, together := errgroup.WithContext(ctx)
+	var texts manifests
+	var encoding errgroup.Group
+	encoding.Go(func() (err error) {
+		texts, err = encodeManifests(l.state, t.Documents)
+		return err
+	})
+	early := !l.state.Dataplane.redirects() // the other agents are told of pods as they start
+	if early {
+		group.Go(func() error { return l.bringAgents(together, done) })
+	}
+	group.Go(func() error {
+		s := l.state
+		err := l.paths.makePods(together, s, rs, s.Pods, l.options.steps("pods", len(s.Pods)))
+		if err := errors.Join(err, encoding.Wait()); err != nil {
+			return err
+		}
+		return l.bringServers(together, texts, s.Pods, done)
+	})
+	if err := group.Wait(); err != nil || early {
 		return err
 	}
-	return l.paths.makePods(ctx, s, rs, s.Pods, l.options.steps("pods", len(s.Pods)))
+	return l.bringAgents(ctx, done)
 }
 
 func (l *Lab) makeNodeDirectories(nodes []*nodeState) error {
@@ -204,9 +228,9 @@ func (l *Lab) makeNodeDirectories(nodes []*nodeState) error {
 	return nil
 }
 
-// populate brings pods to life, and the agents of nodes that have none. Servers listen before the agents first read
-// that their pods are ready. What it did is added to done.
-func (l *Lab) populate(ctx context.Context, texts manifests, pods []*podState, done *Changes) (err error) {
+// bringServers starts the servers of pods and then tells the agents of them: servers listen before an agent reads that
+// their pods are ready. What it did is added to done, as by the other steps.
+func (l *Lab) bringServers(ctx context.Context, texts manifests, pods []*podState, done *Changes) (err error) {
 	for _, pod := range pods {
 		if err := makeDirectory(l.paths.podCgroup(pod), 0o755); err != nil {
 			return err
@@ -215,23 +239,29 @@ func (l *Lab) populate(ctx context.Context, texts manifests, pods []*podState, d
 	if err := l.startServers(ctx, pods, l.options.steps("servers", count(pods, serves))); err != nil {
 		return err
 	}
-	if done.Manifests, err = texts.write(l.paths.manifests()); err != nil {
-		return err
+	done.Manifests, err = texts.write(l.paths.manifests())
+	return err
+}
+
+// bringAgents starts the agents of nodes that have none, and returns when they have read the manifests.
+func (l *Lab) bringAgents(ctx context.Context, done *Changes) error {
+	if !l.state.Agent.Enabled {
+		return nil
 	}
-	if l.state.Agent.Enabled {
-		idle := l.state.idle()
-		done.AgentsStarted = len(idle)
-		if err := l.startAgents(ctx, idle, l.options.steps("agents", len(idle))); err != nil {
-			return err
-		}
-	}
-	// A pod that was there before may only now be one to enrol.
+	idle := l.state.idle()
+	done.AgentsStarted = len(idle)
+	return l.startAgents(ctx, idle, l.options.steps("agents", len(idle)))
+}
+
+// enlist enrols the pods that should be, and starts the commands of new pods. A pod that was there before may only now
+// be one to enrol.
+func (l *Lab) enlist(ctx context.Context, fresh []*podState, done *Changes) error {
 	before := count(l.state.Pods, unenrolled)
 	if err := l.enrolPods(ctx, l.state.Pods, l.options.steps("enrolments", before)); err != nil {
 		return err
 	}
 	done.PodsEnrolled = before - count(l.state.Pods, unenrolled)
-	return l.startCommands(pods)
+	return l.startCommands(fresh)
 }
 
 func serves(p *podState) bool { return len(p.Spec.Serve) > 0 }

@@ -3,6 +3,8 @@
 package file
 
 import (
+	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -60,7 +62,11 @@ func (s *Source) report(err error) {
 		if before.Err != nil {
 			s.log.Info("manifests are good again", "path", s.path)
 		}
-	case before.Err == nil || before.Err.Error() != err.Error():
+	case before.Err != nil && before.Err.Error() == err.Error():
+	case !s.synced && errors.Is(err, fs.ErrNotExist):
+		now.Since = time.Now()
+		s.log.Warn("there are no manifests yet: they are read when they come", "path", s.path)
+	default:
 		now.Since = time.Now()
 		s.log.Error("manifests are not in effect, what was good before stays", "path", s.path, "err", err)
 	}
