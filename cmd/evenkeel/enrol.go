@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/footprint"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/cmd/internal/enrolment"
 	"github.com/evenkeel/evenkeel/engine/enrol"
@@ -85,6 +86,7 @@ type act func(ctx context.Context, o enrol.Options, pod enrol.Pod) (answer, erro
 
 // run checks the command line, opens the data plane once, and does one pod or many.
 func (f *enrolFlags) run(c *cobra.Command, e command.Env, do act) error {
+	footprint.Brief()
 	if err := f.check(c); err != nil {
 		return err
 	}

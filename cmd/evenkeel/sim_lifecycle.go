@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/footprint"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
 	"github.com/evenkeel/evenkeel/netsim"
 )
@@ -39,6 +40,7 @@ fails, or with Ctrl-C, everything is removed again. With - for FILE it is read f
 			if err := needRoot("sim up"); err != nil {
 				return err
 			}
+			footprint.Brief()
 			t, err := readTopology(e.Stdin, args[0], name)
 			if err != nil {
 				return err
@@ -84,6 +86,7 @@ pod go into its document. An agent that does not run is started.`,
 			if err := needRoot("sim apply"); err != nil {
 				return err
 			}
+			footprint.Brief()
 			t, err := readTopology(e.Stdin, args[0], name)
 			if err != nil {
 				return err

@@ -4,9 +4,13 @@ package footprint
 
 import (
 	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestConstants(t *testing.T) {
@@ -63,4 +67,26 @@ func resident(t *testing.T) int {
 	}
 	t.Fatal("no VmRSS")
 	return 0
+}
+
+// The heap may grow far once, and by half from then on.
+func TestLimit(t *testing.T) {
+	t.Setenv("GOGC", "")
+	before := debug.SetGCPercent(100)
+	t.Cleanup(func() { debug.SetGCPercent(before) })
+	Limit()
+	if got := percent(); got != firstPercent {
+		t.Errorf("the first collection comes at %d %%, want %d", got, firstPercent)
+	}
+	for deadline := time.Now().Add(10 * time.Second); percent() != gcPercent; runtime.GC() {
+		if time.Now().After(deadline) {
+			t.Fatalf("collections still come at %d %%, want %d", percent(), gcPercent)
+		}
+	}
+}
+
+func percent() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }
