@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/evenkeel/evenkeel/upgrade/migrate"
@@ -23,6 +24,9 @@ type mover struct {
 	state   *ebpf.Map
 	sides   map[string]*ebpf.Map
 }
+
+// kernelTypes are read once: reading them takes longer than loading what they are read for.
+var kernelTypes = btf.NewCache()
 
 func objectOf(t *testing.T, number int) *ebpf.CollectionSpec {
 	t.Helper()
@@ -44,7 +48,7 @@ func (m *mover) move(t *testing.T, schema func(release int) string, to int) {
 	stand, notes := migrate.Placeholder(name)
 	use[stand] = m.state
 	maps.DeleteFunc(use, func(n string, _ *ebpf.Map) bool { return linked.Maps[n] == nil })
-	all, err := ebpf.NewCollectionWithOptions(linked, ebpf.CollectionOptions{MapReplacements: use})
+	all, err := ebpf.NewCollectionWithOptions(linked, ebpf.CollectionOptions{MapReplacements: use, Cache: kernelTypes})
 	must(t, err)
 	t.Cleanup(all.Close)
 	for n, side := range all.Maps {
