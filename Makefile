@@ -29,8 +29,7 @@ test: unit e2e chaos ## every test: beside the code, then the built binaries end
 unit: need-go need-chromium
 	@s=$$SECONDS; go vet ./... && go test -p $(PROCS) $(EXEC) ./upgrade ./netsim/fault \
 		$$(go list ./... | grep -Ev '/(e2e|chaos|upgrade|netsim/fault)$$') && \
-		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && \
-		echo "unit: $$((SECONDS - s)) s"
+		go test -tags control_in_place $(EXEC) -run TestReadersSeeNoHalfRecord ./engine && echo "unit: $$((SECONDS - s)) s"
 
 e2e: build need-kernel need-runtime ## the built binaries on simulated nodes; ARGS=--label-filter=tier:nightly for the rest
 	@upgrade/releases.sh bin/releases $(if $(findstring nightly,$(ARGS)),,oldest)
