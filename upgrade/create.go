@@ -35,10 +35,8 @@ func (s *Store) create(ctx context.Context, cgroup *os.File) error {
 	if err != nil {
 		return err
 	}
-	for _, h := range s.object.Hooks {
-		if err := s.createEntry(h); err != nil {
-			return err
-		}
+	if err := s.createEntries(); err != nil {
+		return err
 	}
 	word := s.Word()
 	next := word.Upgrade(first)
@@ -114,14 +112,27 @@ func (s *Store) createCommon() error {
 	return nil
 }
 
-func (s *Store) createEntry(h Hook) error {
-	p, err := s.object.loadOne(0, h.Entry, s.view.common())
+// createEntries loads the entry programs together, which reads the types of the object and of the kernel once.
+func (s *Store) createEntries() error {
+	var names []string
+	for _, h := range s.object.Hooks {
+		names = append(names, h.Entry)
+	}
+	loaded, err := s.object.load(0, names, nil, s.view.common())
 	if err != nil {
 		return err
 	}
-	s.view.entries[h.Name] = p
-	path := join(pathEntries, h.Name)
-	return s.journal.do(StepPinEntry, path, func() error { return pin(p, s.at(path)) })
+	defer loaded.Close()
+	for _, h := range s.object.Hooks {
+		p := loaded.Programs[h.Entry]
+		delete(loaded.Programs, h.Entry)
+		s.view.entries[h.Name] = p
+		path := join(pathEntries, h.Name)
+		if err := s.journal.do(StepPinEntry, path, func() error { return pin(p, s.at(path)) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // linkCurrent points the symbolic link for people to a generation.
