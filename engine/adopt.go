@@ -13,12 +13,8 @@ import (
 // adopt makes the mirror of what the kernel holds. It believes nothing that it cannot check: a set of which anything is
 // not as the engine leaves it is damaged, and all that it refers to stays out of use until it was repaired.
 func (e *Engine) adopt() error {
-	c, err := e.tables.load()
+	c, err := e.contents()
 	if err != nil {
-		return err
-	}
-	// What an earlier process made unreachable in its last moment may still be read: it is free only after this.
-	if err := e.grace(); err != nil {
 		return err
 	}
 	a := &adoption{contents: c, mirror: newMirror(e.tables.capacity())}
@@ -36,6 +32,20 @@ func (e *Engine) adopt() error {
 			"keys", a.repairs.Keys, "services", a.repairs.Services, "endpoints", a.repairs.Endpoints)
 	}
 	return nil
+}
+
+// contents reads the maps, unless they are new; they are no longer when they are asked for again, after a fault.
+func (e *Engine) contents() (*contents, error) {
+	if e.opts.New {
+		e.opts.New = false
+		return blank(e.tables.capacity()), nil
+	}
+	c, err := e.tables.load()
+	if err != nil {
+		return nil, err
+	}
+	// What an earlier process made unreachable in its last moment may still be read: it is free only after this.
+	return c, e.grace()
 }
 
 // adoption is the reading of the kernel's contents.

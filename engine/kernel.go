@@ -46,6 +46,12 @@ type contents struct {
 	endpoints []bpf.MeshEndpoint
 }
 
+// blank is what maps hold that were just made. Reading it would take 30 ms for 100,000 endpoints.
+func blank(c capacity) *contents {
+	return &contents{services: make([]bpf.MeshService, c.services), slots: make([]uint32, c.slots),
+		endpoints: make([]bpf.MeshEndpoint, c.endpoints)}
+}
+
 // kernel is the tables that the data plane reads.
 type kernel struct {
 	maps      bpf.MeshMaps

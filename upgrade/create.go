@@ -51,7 +51,7 @@ func (s *Store) create(ctx context.Context, cgroup *os.File) error {
 			}
 		}
 	}
-	s.same = true
+	s.same, s.created = true, true
 	err = s.journal.do(StepLinkCurrent, pathCurrent, func() error { return s.view.tree.linkCurrent(first) })
 	if err != nil {
 		return err

@@ -70,6 +70,7 @@ type Store struct {
 	began   time.Time
 	busy    bool // an upgrade is under way; it gives the lock back while a canary is held
 	same    bool // the release that serves is the caller's
+	created bool // Open has made it
 
 	mu sync.Mutex // held by everything that changes generations or the word
 }
@@ -378,6 +379,9 @@ func (s *Store) Last() uint16 { return s.view.super.phase().Last() }
 
 // Epoch is this owner's.
 func (s *Store) Epoch() uint16 { return s.journal.epoch }
+
+// Created reports whether Open has made the data plane, from nothing: no map of it has held anything before.
+func (s *Store) Created() bool { return s.created }
 
 // Differs reports whether the programs that serve are of another release than this one.
 func (s *Store) Differs() bool { return !s.same }

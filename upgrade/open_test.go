@@ -21,6 +21,9 @@ func TestCreate(t *testing.T) {
 	if want := Word(0).WithEpoch(1).WithFloor(1).WithServe(1); s.Word() != want || s.Last() != 1 {
 		t.Errorf("the word is {%v}, last number %d; want {%v}, 1", s.Word(), s.Last(), want)
 	}
+	if !s.Created() {
+		t.Error("it is not said to be made")
+	}
 	state := b.inspect(t)
 	if len(state.Damages) > 0 {
 		t.Errorf("a fresh tree is damaged: %v", state.Damages)
@@ -56,8 +59,8 @@ func TestAdoptWritesNothing(t *testing.T) {
 	before := snapshot(t, b.dir)
 	for epoch := uint16(2); epoch < 5; epoch++ {
 		s := b.open(t, _TinyBytes)
-		if s.Epoch() != epoch || s.Word().Epoch() != epoch || s.Differs() {
-			t.Errorf("epoch %d, word {%v}, differs: %v", s.Epoch(), s.Word(), s.Differs())
+		if s.Epoch() != epoch || s.Word().Epoch() != epoch || s.Differs() || s.Created() {
+			t.Errorf("epoch %d, word {%v}, differs: %v, made: %v", s.Epoch(), s.Word(), s.Differs(), s.Created())
 		}
 		s.Close()
 	}
