@@ -4,17 +4,13 @@ package upgrade
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
-	"sync"
 	"time"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/evenkeel/evenkeel/bpf/rcu"
 )
@@ -48,31 +44,6 @@ func (o *Options) log() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return o.Log
-}
-
-// Store is the pinned state in the hands of its one owner. Its methods may be called by several goroutines. Maps and
-// programs that it hands out live until Close, after which it is not to be used.
-type Store struct {
-	// Pods attaches the hooks of single pods.
-	Pods *Pods
-
-	view    *view
-	object  *object // the release that serves, as far as it is known; else the caller's
-	release *object // the caller's
-	hooks   []Hook  // of all releases that are loaded
-	lease   *os.File
-	journal *journal
-	log     *slog.Logger
-	cgroup  string   // path of the one that cgroup hooks are attached to
-	inside  *os.File // the same, open; nil without cgroup hooks
-	accept  Accept
-	goBack  string
-	began   time.Time
-	busy    bool // an upgrade is under way; it gives the lock back while a canary is held
-	same    bool // the release that serves is the caller's
-	created bool // Open has made it
-
-	mu sync.Mutex // held by everything that changes generations or the word
 }
 
 // Open takes the lease and makes the data plane serve: it creates one in an empty tree, completes one that was being
@@ -128,42 +99,6 @@ func (o *object) cgroup(path string) (*os.File, uint64, error) {
 		return nil, 0, nil
 	}
 	return openCgroup(path)
-}
-
-// fits looks, before a holder is killed for it, whether the release can go on from what is pinned. It writes nothing; what
-// the holder is in the middle of may be refused, too. Where nothing serves there is nothing to fit.
-func (o *object) fits(dir string, cgroup uint64, accept Accept) error {
-	v, err := readView(tree(dir))
-	if err != nil {
-		return err
-	}
-	defer v.close()
-	if v.super == nil || v.word().Serve() == 0 || v.super.phase().state() == phaseRemoving {
-		return nil
-	}
-	if phase := v.super.phase(); !known(phase) {
-		return &RefusedError{[]Change{{Name: "phase", Expected: "idle", Found: phase.String()}}}
-	}
-	if v.moving() {
-		accept = AcceptAny
-	}
-	basis, err := v.basis(o, accept)
-	if err != nil {
-		return err
-	}
-	if _, err = examine(v, basis, cgroup); err != nil || accept != AcceptUpgrade {
-		return err
-	}
-	return v.leadsTo(basis, o)
-}
-
-// leadsTo refuses a release that what serves cannot be upgraded to.
-func (v *view) leadsTo(from, to *object) error {
-	p, err := v.plan(from, to)
-	if err == nil && len(p.Refusals) > 0 {
-		err = &RefusedError{p.Refusals}
-	}
-	return err
 }
 
 // take gets the lease, and reads the tree.
@@ -369,139 +304,4 @@ func (s *Store) keepFilled() error {
 		}
 	}
 	return nil
-}
-
-// Word is the word as it is now.
-func (s *Store) Word() Word { return s.view.super.word() }
-
-// Last is the highest number given to a generation so far; [Word.Next] finds the one after it.
-func (s *Store) Last() uint16 { return s.view.super.phase().Last() }
-
-// Epoch is this owner's.
-func (s *Store) Epoch() uint16 { return s.journal.epoch }
-
-// Created reports whether Open has made the data plane, from nothing: no map of it has held anything before.
-func (s *Store) Created() bool { return s.created }
-
-// Differs reports whether the programs that serve are of another release than this one.
-func (s *Store) Differs() bool { return !s.same }
-
-// Frozen are the maps that all generations share, by name. The caller must not change the map.
-func (s *Store) Frozen() map[string]*ebpf.Map { return s.view.maps }
-
-// Generation returns a loaded generation, nil if there is none of that number.
-func (s *Store) Generation(n uint16) *Generation {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.view.generations[n]
-}
-
-// Serving is the generation that new connections get.
-func (s *Store) Serving() *Generation { return s.Generation(s.Word().Serve()) }
-
-// Swap stores next if the word is still expect; else it returns a [StaleError] with the word that is. It refuses a
-// word by which a connection could run a generation that is not loaded. Layout changes hold [Store.Writers] around it.
-func (s *Store) Swap(expect, next Word) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next = next.WithEpoch(s.journal.epoch)
-	serve := next.Serve()
-	if serve == 0 {
-		return fmt.Errorf("swap word to {%v}: something has to serve", next)
-	}
-	for _, n := range next.Live() {
-		if s.view.generations[n] == nil {
-			return fmt.Errorf("swap word to {%v}: generation %d is not loaded", next, n)
-		}
-	}
-	s.journal.generation = serve
-	defer func() { s.journal.generation = 0 }()
-	err := s.journal.do(StepSwapWord, next.String(), func() error { return s.view.super.swap(expect, next) })
-	if err != nil || serve == expect.Serve() {
-		return err
-	}
-	return s.journal.do(StepLinkCurrent, pathCurrent, func() error { return s.view.tree.linkCurrent(serve) })
-}
-
-// Inspect is [Inspect] of this tree, and says whether the release differs from the one that serves.
-func (s *Store) Inspect() (*State, error) {
-	state, err := Inspect(string(s.view.tree))
-	if err != nil {
-		return nil, err
-	}
-	state.Differs = s.Differs()
-	return state, nil
-}
-
-// Close gives up the lease and every descriptor. The data plane stays exactly as it is. It may be called twice.
-func (s *Store) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.view != nil {
-		s.view.close()
-		s.view = nil
-	}
-	var err error
-	if s.inside != nil {
-		err = s.inside.Close()
-		s.inside = nil
-	}
-	if s.lease != nil {
-		err = errors.Join(err, s.lease.Close())
-		s.lease = nil
-	}
-	return err
-}
-
-// served reads the release that serves, nil if it is not known.
-func (v *view) served() (*object, error) {
-	g := v.generations[v.word().Serve()]
-	if g == nil || g.record == nil {
-		return nil, nil
-	}
-	o, err := g.record.object(v)
-	if err != nil {
-		return nil, fmt.Errorf("release of generation %d: %w", g.Number, err)
-	}
-	return o, nil
-}
-
-// differences are what tells the release that serves, whose digest is given, from another: sizes by map, if those are all.
-func (v *view) differences(own *object, digest [sha256.Size]byte) []Change {
-	at := generationPath(v.word().Serve())
-	release := Change{Name: at, Expected: "release " + shortDigest(own.digest), Found: "release " + shortDigest(digest)}
-	served, err := v.served()
-	if served == nil || err != nil {
-		return []Change{release} // it left nothing to compare with
-	}
-	var changes []Change
-	for _, name := range sortedKeys(own.record.Sizes) {
-		is, was := own.record.Sizes[name], served.record.Sizes[name]
-		if is != was {
-			changes = append(changes, Change{Name: join(at, "maps", name), Expected: fmt.Sprintf("one of %d", is),
-				Found: fmt.Sprintf("one of %d", was), Entries: [2]uint32{is, was}})
-		}
-	}
-	resized := served.record
-	resized.Sizes = own.record.Sizes
-	if same, err := resized.identity(); err != nil || same != own.digest {
-		changes = append(changes, release)
-	}
-	return changes
-}
-
-// basis is the release that a tree is examined by, or what speaks against taking it over at all.
-func (v *view) basis(own *object, accept Accept) (*object, error) {
-	digest := v.super.digest(v.word().Serve())
-	switch {
-	case digest == own.digest:
-		return own, nil
-	case accept == AcceptRelease:
-		return nil, &RefusedError{v.differences(own, digest)}
-	case accept == AcceptAny || accept == AcceptUpgrade:
-		if o, err := v.served(); o != nil || err != nil {
-			return o, err
-		}
-	}
-	return own, nil
 }

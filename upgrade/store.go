@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upgrade
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Store is the pinned state in the hands of its one owner. Its methods may be called by several goroutines. Maps and
+// programs that it hands out live until Close, after which it is not to be used.
+type Store struct {
+	// Pods attaches the hooks of single pods.
+	Pods *Pods
+
+	view    *view
+	object  *object // the release that serves, as far as it is known; else the caller's
+	release *object // the caller's
+	hooks   []Hook  // of all releases that are loaded
+	lease   *os.File
+	journal *journal
+	log     *slog.Logger
+	cgroup  string   // path of the one that cgroup hooks are attached to
+	inside  *os.File // the same, open; nil without cgroup hooks
+	accept  Accept
+	goBack  string
+	began   time.Time
+	busy    bool // an upgrade is under way; it gives the lock back while a canary is held
+	same    bool // the release that serves is the caller's
+	created bool // Open has made it
+
+	mu sync.Mutex // held by everything that changes generations or the word
+}
+
+// Word is the word as it is now.
+func (s *Store) Word() Word { return s.view.super.word() }
+
+// Last is the highest number given to a generation so far; [Word.Next] finds the one after it.
+func (s *Store) Last() uint16 { return s.view.super.phase().Last() }
+
+// Epoch is this owner's.
+func (s *Store) Epoch() uint16 { return s.journal.epoch }
+
+// Created reports whether Open has made the data plane, from nothing: no map of it has held anything before.
+func (s *Store) Created() bool { return s.created }
+
+// Differs reports whether the programs that serve are of another release than this one.
+func (s *Store) Differs() bool { return !s.same }
+
+// Frozen are the maps that all generations share, by name. The caller must not change the map.
+func (s *Store) Frozen() map[string]*ebpf.Map { return s.view.maps }
+
+// Generation returns a loaded generation, nil if there is none of that number.
+func (s *Store) Generation(n uint16) *Generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.generations[n]
+}
+
+// Serving is the generation that new connections get.
+func (s *Store) Serving() *Generation { return s.Generation(s.Word().Serve()) }
+
+// Swap stores next if the word is still expect; else it returns a [StaleError] with the word that is. It refuses a
+// word by which a connection could run a generation that is not loaded. Layout changes hold [Store.Writers] around it.
+func (s *Store) Swap(expect, next Word) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next = next.WithEpoch(s.journal.epoch)
+	serve := next.Serve()
+	if serve == 0 {
+		return fmt.Errorf("swap word to {%v}: something has to serve", next)
+	}
+	for _, n := range next.Live() {
+		if s.view.generations[n] == nil {
+			return fmt.Errorf("swap word to {%v}: generation %d is not loaded", next, n)
+		}
+	}
+	s.journal.generation = serve
+	defer func() { s.journal.generation = 0 }()
+	err := s.journal.do(StepSwapWord, next.String(), func() error { return s.view.super.swap(expect, next) })
+	if err != nil || serve == expect.Serve() {
+		return err
+	}
+	return s.journal.do(StepLinkCurrent, pathCurrent, func() error { return s.view.tree.linkCurrent(serve) })
+}
+
+// Inspect is [Inspect] of this tree, and says whether the release differs from the one that serves.
+func (s *Store) Inspect() (*State, error) {
+	state, err := Inspect(string(s.view.tree))
+	if err != nil {
+		return nil, err
+	}
+	state.Differs = s.Differs()
+	return state, nil
+}
+
+// Close gives up the lease and every descriptor. The data plane stays exactly as it is. It may be called twice.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.view != nil {
+		s.view.close()
+		s.view = nil
+	}
+	var err error
+	if s.inside != nil {
+		err = s.inside.Close()
+		s.inside = nil
+	}
+	if s.lease != nil {
+		err = errors.Join(err, s.lease.Close())
+		s.lease = nil
+	}
+	return err
+}
