@@ -126,13 +126,18 @@ func (s *Store) createEntries() error {
 	for _, h := range s.object.Hooks {
 		p := loaded.Programs[h.Entry]
 		delete(loaded.Programs, h.Entry)
-		s.view.entries[h.Name] = p
-		path := join(pathEntries, h.Name)
-		if err := s.journal.do(StepPinEntry, path, func() error { return pin(p, s.at(path)) }); err != nil {
+		if err := s.keepEntry(h, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keepEntry owns and pins the entry program of a hook.
+func (s *Store) keepEntry(h Hook, p *ebpf.Program) error {
+	s.view.entries[h.Name] = p
+	path := join(pathEntries, h.Name)
+	return s.journal.do(StepPinEntry, path, func() error { return pin(p, s.at(path)) })
 }
 
 // linkCurrent points the symbolic link for people to a generation.

@@ -47,9 +47,7 @@ func (s *Store) addHooks() error {
 			if err != nil {
 				return err
 			}
-			s.view.entries[h.Name] = p
-			path := join(pathEntries, h.Name)
-			if err := s.journal.do(StepPinEntry, path, func() error { return pin(p, s.at(path)) }); err != nil {
+			if err := s.keepEntry(h, p); err != nil {
 				return err
 			}
 		}
