@@ -34,10 +34,10 @@ func (e *Engine) adopt() error {
 	return nil
 }
 
-// contents reads the maps, unless they are new; they are no longer when they are asked for again, after a fault.
+// contents reads the maps, unless they are fresh; they are no longer when this is asked again, after a fault.
 func (e *Engine) contents() (*contents, error) {
-	if e.opts.New {
-		e.opts.New = false
+	if e.opts.FreshMaps {
+		e.opts.FreshMaps = false
 		return blank(e.tables.capacity()), nil
 	}
 	c, err := e.tables.load()

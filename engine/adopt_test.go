@@ -209,10 +209,10 @@ func (m *model) overwrite(what byte, at int, value uint32) {
 	}
 }
 
-// Promise: maps that are new are taken to be as the kernel makes them, once; after a fault they are read.
-func TestNewMapsAreNotRead(t *testing.T) {
+// Promise: fresh maps are taken to be as the kernel makes them, once; after a fault they are read.
+func TestFreshMapsAreNotRead(t *testing.T) {
 	m := servedModel(t, dns(), ready(1, 1)...)
-	e := &Engine{opts: Options{New: true}, tables: m}
+	e := &Engine{opts: Options{FreshMaps: true}, tables: m}
 	first, err := e.contents()
 	if err != nil {
 		t.Fatal(err)
@@ -222,15 +222,15 @@ func TestNewMapsAreNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(first.keys) != 0 || len(first.at) != 0 || len(second.keys) == 0 {
-		t.Errorf("%d keys in new maps, %d when they were read, want none and some", len(first.keys), len(second.keys))
+		t.Errorf("%d keys in fresh maps, %d when they were read, want none and some", len(first.keys), len(second.keys))
 	}
 	shape := func(c *contents) [3]int { return [3]int{len(c.services), len(c.endpoints), len(c.slots)} }
 	if shape(first) != shape(second) {
-		t.Errorf("services, endpoints and slots of new maps: %v, of others: %v", shape(first), shape(second))
+		t.Errorf("services, endpoints and slots of fresh maps: %v, of others: %v", shape(first), shape(second))
 	}
 	for _, e := range first.endpoints {
 		if e != (bpf.MeshEndpoint{}) {
-			t.Fatalf("an endpoint in new maps: %+v", e)
+			t.Fatalf("an endpoint in fresh maps: %+v", e)
 		}
 	}
 }

@@ -25,8 +25,8 @@ import (
 type Options struct {
 	// Maps are the loaded maps; nobody else writes service_ids, services, slots and endpoints.
 	Maps bpf.MeshMaps
-	// New tells that the maps were made a moment ago, and nothing was written to them: they are not read.
-	New bool
+	// FreshMaps tells that nothing was ever written to the maps: they are not read.
+	FreshMaps bool
 	// Sizes are how many elements a map may have, where that is less than it has room for; may be nil.
 	Sizes map[string]uint32
 	// Publisher makes the stores that readers see. Once it is stale the engine writes nothing any more.

@@ -268,7 +268,8 @@ func (a *agent) compose(ctx context.Context) error {
 		names[i] = sourceName(path)
 	}
 	a.engine, err = engine.New(ctx, engine.Options{
-		Maps: maps, New: a.store.Created(), Sizes: serving.Sizes(), Publisher: bpf.NewPublisher(serving.Programs[bpf.MeshProgPublish], a.store.Epoch()),
+		Maps: maps, FreshMaps: a.store.Created(), Sizes: serving.Sizes(),
+		Publisher:  bpf.NewPublisher(serving.Programs[bpf.MeshProgPublish], a.store.Epoch()),
 		DestroyUDP: serving.Programs[bpf.MeshProgDestroyUdp], Node: a.Node, Sources: names, Log: a.Log,
 	})
 	if err != nil {
