@@ -34,19 +34,18 @@ func (p *pod) taken(t *testing.T) (all taken) {
 			return fmt.Errorf("load %s: %w", path, err)
 		}
 		defer object.Close()
+		add := func(info interface{ Memlock() (uint64, bool) }, err error) {
+			must(t, err)
+			bytes, _ := info.Memlock()
+			all.memory += bytes
+		}
 		switch object := object.(type) {
 		case *ebpf.Map:
 			all.maps++
-			info, err := object.Info()
-			must(t, err)
-			bytes, _ := info.Memlock()
-			all.memory += bytes
+			add(object.Info())
 		case *ebpf.Program:
 			all.programs++
-			info, err := object.Info()
-			must(t, err)
-			bytes, _ := info.Memlock()
-			all.memory += bytes
+			add(object.Info())
 		default:
 			all.links++
 		}
