@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	ebpfpin "github.com/cilium/ebpf/pin"
+	"golang.org/x/sys/unix"
 )
 
 // readView opens everything. What is in the wrong place is filed as stray, what goes meanwhile is left out.
@@ -46,9 +47,8 @@ func readView(t tree) (_ *view, err error) {
 
 func (v *view) readNames(pinned map[string]*ebpf.Map) {
 	for _, m := range pinned {
-		if about, err := m.Info(); err == nil {
-			id, _ := about.ID()
-			v.remember(id, about.Name)
+		if about, err := readMap(m); err == nil {
+			v.remember(about.id, unix.ByteSliceToString(about.name[:]))
 		}
 	}
 }

@@ -159,13 +159,21 @@ func (r *record) encode() ([]byte, error) {
 // maxRecord bounds what a pinned record may unpack to.
 const maxRecord = 64 << 20
 
+// usualRecord is room for most.
+const usualRecord = 1 << 20
+
 func decodeRecord(packed io.Reader) (*record, error) {
 	z, err := gzip.NewReader(packed)
 	if err != nil {
 		return nil, fmt.Errorf("unpack release: %w", err)
 	}
+	var text bytes.Buffer // read whole: a decoder that reads by pieces goes over the object's text once for each
+	text.Grow(usualRecord)
+	if _, err := text.ReadFrom(io.LimitReader(z, maxRecord)); err != nil {
+		return nil, fmt.Errorf("unpack release: %w", err)
+	}
 	r := new(record)
-	if err := json.NewDecoder(io.LimitReader(z, maxRecord)).Decode(r); err != nil {
+	if err := json.Unmarshal(text.Bytes(), r); err != nil {
 		return nil, fmt.Errorf("unpack release: %w", err)
 	}
 	r.Release.Label = r.Label

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // Generation is one complete set of programs and of the maps that are theirs.
@@ -126,11 +127,10 @@ func slot(calls *ebpf.Map, index uint32) (ebpf.ProgramID, error) {
 
 // uses lists the maps that a program holds, by the names that the kernel keeps.
 func (v *view) uses(p *ebpf.Program) (map[string]ebpf.MapID, error) {
-	about, err := p.Info()
+	ids, err := mapsOf(p)
 	if err != nil {
-		return nil, fmt.Errorf("read maps of program: %w", err)
+		return nil, err
 	}
-	ids, _ := about.MapIDs()
 	names := make(map[string]ebpf.MapID, len(ids))
 	for _, id := range ids {
 		name, err := v.nameOf(id)
@@ -153,12 +153,13 @@ func (v *view) nameOf(id ebpf.MapID) (string, error) {
 		return "", fmt.Errorf("open map %d: %w", id, err)
 	}
 	defer m.Close()
-	about, err := m.Info()
+	about, err := readMap(m)
 	if err != nil {
 		return "", fmt.Errorf("read map %d: %w", id, err)
 	}
-	v.remember(id, about.Name)
-	return about.Name, nil
+	name := unix.ByteSliceToString(about.name[:])
+	v.remember(id, name)
+	return name, nil
 }
 
 func (v *view) remember(id ebpf.MapID, name string) {
@@ -170,30 +171,8 @@ func (v *view) remember(id ebpf.MapID, name string) {
 
 // holds reports whether a program uses a map.
 func holds(p *ebpf.Program, id ebpf.MapID) (bool, error) {
-	about, err := p.Info()
-	if err != nil {
-		return false, fmt.Errorf("read maps of program: %w", err)
-	}
-	ids, _ := about.MapIDs()
-	return id != 0 && slices.Contains(ids, id), nil
-}
-
-func mapID(m *ebpf.Map) ebpf.MapID {
-	about, err := m.Info()
-	if err != nil {
-		return 0
-	}
-	id, _ := about.ID()
-	return id
-}
-
-func programID(p *ebpf.Program) ebpf.ProgramID {
-	about, err := p.Info()
-	if err != nil {
-		return 0
-	}
-	id, _ := about.ID()
-	return id
+	ids, err := mapsOf(p)
+	return id != 0 && slices.Contains(ids, id), err
 }
 
 func sortedKeys[K interface{ ~string | ~uint16 }, V any](m map[K]V) []K {
