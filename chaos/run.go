@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -105,10 +106,39 @@ func (r *run) relay(ctx SpecContext, where flow.Place, to netip.Addr) *tamper.Re
 // watch starts the flows of a plan in a place, and returns when all are established.
 func (r *run) watch(ctx SpecContext, where flow.Place, plan *flow.Plan) {
 	GinkgoHelper()
+	if r.Untimed {
+		plan.Flows = unhurried(plan.Flows)
+	}
 	client, err := flow.StartClient(context.WithoutCancel(ctx), where, instrument(), plan, r.file("client"))
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(client.Stop) // where the spec did not come to that
 	r.clients = append(r.clients, client)
+}
+
+// Periods of a run in which no time is judged, where a flow has none of its own.
+const (
+	unhurriedStreams  = 50 * time.Millisecond
+	unhurriedAttempts = 10 * time.Millisecond
+)
+
+// unhurried is what shows as much as flows do where no time is judged, for less of the processors than the faults need. A
+// stream that is broken once stays broken, so it may be asked less often. Datagrams and attempts show their own instant
+// only: they come as often as probes do.
+func unhurried(flows []flow.Spec) []flow.Spec {
+	periods := map[string]time.Duration{}
+	for _, k := range flow.Kinds() {
+		switch {
+		case k.Attempts():
+			periods[k.Name] = max(k.Period, unhurriedAttempts)
+		case k.Protocol.Network == "tcp":
+			periods[k.Name] = max(k.Period, unhurriedStreams)
+		}
+	}
+	flows = slices.Clone(flows)
+	for i := range flows {
+		flows[i].Period = cmp.Or(flows[i].Period, flow.Duration(periods[flows[i].Kind]))
+	}
+	return flows
 }
 
 // mark begins a phase at t.
