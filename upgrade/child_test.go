@@ -76,6 +76,8 @@ func (j job) run(ctx context.Context) error {
 		}
 	case "up", "back", "adopt1", "adopt2":
 		return j.cross(ctx, o, &steps)
+	case "more", "fewer":
+		return j.rehook(ctx, o, &steps)
 	case "uninstall":
 		if err := Uninstall(ctx, o); err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/bpf/rcu"
 )
 
 // addHooks makes entries for hooks that the release before did not have. The generation that has them is published
@@ -88,9 +90,8 @@ func (s *Store) attachNew(ctx context.Context) error {
 	return nil
 }
 
-// detachOrphans takes off the hooks that no generation but n has: links first, then entries. The prog arrays go last, when the
-// generation is gone.
-func (s *Store) detachOrphans(ctx context.Context, n uint16) (orphans []Hook, err error) {
+// orphans are the hooks that no generation but n has.
+func (s *Store) orphans(n uint16) (orphans []Hook) {
 	for _, h := range s.hooks {
 		needed := false
 		for other, g := range s.view.generations {
@@ -100,16 +101,29 @@ func (s *Store) detachOrphans(ctx context.Context, n uint16) (orphans []Hook, er
 			orphans = append(orphans, h)
 		}
 	}
-	if err := s.dropEntries(ctx, orphans); err != nil {
-		return nil, err
-	}
-	s.hooks = slices.DeleteFunc(slices.Clone(s.hooks), func(h Hook) bool { return slices.Contains(orphans, h) })
-	return orphans, nil
+	return orphans
 }
 
-// dropHooks takes hooks off for good.
+// dropHooks takes hooks off for good: links first, then entries, and prog arrays once no entry program runs that would
+// find them empty. The generation that has the hooks goes after them: only its release tells whose they are, so nobody
+// could make sense of what is left of them without it.
 func (s *Store) dropHooks(ctx context.Context, hooks []Hook) error {
-	return errors.Join(s.dropEntries(ctx, hooks), s.dropCalls(hooks))
+	if len(hooks) == 0 {
+		return nil
+	}
+	if err := s.dropEntries(ctx, hooks); err != nil {
+		return err
+	}
+	if err := rcu.Synchronize(); err != nil {
+		return fmt.Errorf("take hooks off: %w", err)
+	}
+	if err := s.dropCalls(hooks); err != nil {
+		return err
+	}
+	s.hooks = slices.DeleteFunc(slices.Clone(s.hooks), func(h Hook) bool {
+		return slices.ContainsFunc(hooks, func(x Hook) bool { return x.Name == h.Name })
+	})
+	return nil
 }
 
 func (s *Store) dropEntries(ctx context.Context, hooks []Hook) error {

@@ -45,12 +45,11 @@ func (s *Store) retire(ctx context.Context, n uint16) error {
 	}
 	s.journal.generation = n
 	defer func() { s.journal.generation = 0 }()
-	orphans, err := s.detachOrphans(ctx, n)
-	if err != nil {
+	if err := s.dropHooks(ctx, s.orphans(n)); err != nil {
 		return err
 	}
 	path := generationPath(n)
-	err = s.journal.do(StepMarkDead, path, func() error { return unix.Rename(s.at(path), s.at(path+suffixDead)) })
+	err := s.journal.do(StepMarkDead, path, func() error { return unix.Rename(s.at(path), s.at(path+suffixDead)) })
 	if err != nil {
 		return err
 	}
@@ -61,10 +60,7 @@ func (s *Store) retire(ctx context.Context, n uint16) error {
 			return err
 		}
 	}
-	if err := s.discard(path + suffixDead); err != nil {
-		return err
-	}
-	return s.dropCalls(orphans)
+	return s.discard(path + suffixDead)
 }
 
 // retireAll retires whatever no connection runs, what a rollback would serve included.
