@@ -269,6 +269,47 @@ func TestEveryIntruderIsRefused(t *testing.T) {
 	}
 }
 
+// What is of a kind that its place could have, and has a name of its own there, is refused by the next owner; so whoever
+// looks before is told.
+func TestEveryExtraIsSeen(t *testing.T) {
+	b := newBed(t)
+	b.open(t, _TinyBytes).Close()
+	aMap := func(t *testing.T, path string) {
+		putMap(t, path, &ebpf.MapSpec{Name: "extra", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	}
+	slots := func(t *testing.T, path string) {
+		putMap(t, path, &ebpf.MapSpec{Name: "extra", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	}
+	program := func(t *testing.T, path string) {
+		p := intruderProgram(t, ebpf.SkLookup, ebpf.AttachSkLookup)
+		defer p.Close()
+		if err := pin(p, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, put := range map[string]func(*testing.T, string){
+		"maps/extra": aMap, "calls/extra": slots, "entries/extra": program, "gen/1/maps/extra": aMap, "gen/1/progs/extra": program,
+	} {
+		t.Run(path, func(t *testing.T) {
+			full := filepath.Join(b.dir, path)
+			put(t, full)
+			defer os.Remove(full)
+			if said := fmt.Sprint(b.inspect(t).Damages); !strings.Contains(said, path) {
+				t.Errorf("inspect says %s", said)
+			}
+			s, err := Open(t.Context(), tinyPlane(_TinyBytes), b.options())
+			if err == nil {
+				s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), path) {
+				t.Errorf("the next owner says %v", err)
+			}
+		})
+	}
+	b.open(t, _TinyBytes).Close()
+	b.sound(t)
+}
+
 func TestUninstallLeavesWhatIsForeign(t *testing.T) {
 	b := newBed(t)
 	for _, path := range []string{

@@ -4,9 +4,13 @@ package upgrade
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/evenkeel/evenkeel/upgrade/migrate"
 )
 
 // restart is what to do about damage that the next owner repairs.
@@ -49,7 +53,63 @@ func (v *view) diagnose() ([]Damage, error) {
 		}
 	}
 	lost, err := v.diagnoseMaps()
-	return append(all, lost...), err
+	return append(append(all, lost...), v.diagnoseExtras()...), err
+}
+
+// diagnoseExtras lists what no release that was written down knows: the next agent will not start beside it. While a
+// generation is made or given up nobody can tell, nor where the release of one was not kept. What belongs to hooks comes
+// after the generation that has them and goes before it, so what is there still belongs to one that was seen.
+func (v *view) diagnoseExtras() (all []Damage) {
+	serve := v.word().Serve()
+	if v.generations[serve] == nil || v.super.phase().state() != phaseIdle || len(v.building) > 0 {
+		return nil
+	}
+	hooks, frozen := make(map[string]bool), make(map[string]bool)
+	for _, g := range v.generations {
+		if g.record == nil {
+			return nil
+		}
+		for _, h := range g.record.Hooks {
+			hooks[h.Name] = true
+		}
+		for _, name := range g.record.Frozen {
+			frozen[name] = true
+		}
+	}
+	add := func(path string) {
+		if _, err := os.Lstat(v.tree.at(path)); err == nil {
+			all = append(all, Damage{path, "no release put it there", evict})
+		}
+	}
+	for _, name := range sortedKeys(v.maps) {
+		if !frozen[name] {
+			add(join(pathMaps, name))
+		}
+	}
+	for _, name := range sortedKeys(v.calls) {
+		if !hooks[name] {
+			add(join(pathCalls, name))
+		}
+	}
+	for _, name := range sortedKeys(v.entries) {
+		if !hooks[name] {
+			add(join(pathEntries, name))
+		}
+	}
+	g := v.generations[serve]
+	for _, name := range sortedKeys(g.Maps) {
+		if _, known := g.record.Sizes[name]; (!known || frozen[name]) && !migrate.IsSide(name) {
+			add(join(generationPath(serve), "maps", name))
+		}
+	}
+	for _, name := range sortedKeys(g.Programs) {
+		isMain := func(h Hook) bool { return h.Program == name }
+		if !slices.Contains(g.record.Programs, name) && !slices.ContainsFunc(g.record.Hooks, isMain) &&
+			!strings.HasPrefix(name, passName("")) {
+			add(join(generationPath(serve), "progs", name))
+		}
+	}
+	return all
 }
 
 func (v *view) diagnoseHook(hook string) ([]Damage, error) {
