@@ -175,6 +175,20 @@ var _ = Describe("evenkeel sim, told something wrong", func() {
 			"\n  nodes:\n  - {name: a, podCIDRs: [10.10.1.0/30]}\n  pods:\n  - {name: p, node: a, count: 9}\n", "address"),
 	)
 
+	It("says why pods could not be enrolled, not only how many", func(ctx SpecContext) {
+		path, name := simFile(`
+  nodes:
+  - {name: a, podCIDRs: [10.10.1.0/24]}
+  agent: {enabled: true, args: [--max-workloads=1]}
+  pods:
+  - {name: p, node: a, count: 2, enrol: true}
+`)
+		got := sim(ctx, "up", path)
+		Expect(got.code).To(Equal(1), "%+v", got)
+		Expect(got.stderr).To(And(ContainSubstring("--max-workloads"), MatchRegexp(`default/p-[01]`)))
+		Expect(remains(name)).To(BeEmpty())
+	})
+
 	It("exits 1 for a lab that is not there and 2 for a line that is wrong", func(ctx SpecContext) {
 		got := sim(ctx, "exec", "--name", "nowhere", "pod", "--", "true")
 		Expect(got.code).To(Equal(1), "%+v", got)

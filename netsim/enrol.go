@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -19,7 +20,14 @@ type enrolment struct {
 	Pod      string `json:"pod"`
 	Enrolled bool   `json:"enrolled,omitempty"`
 	Reason   string `json:"reason,omitempty"`
+	Code     string `json:"code,omitempty"`
 }
+
+// codeError is the code of an answer that something went wrong.
+const codeError = "error"
+
+// maxReasons is how many pods an error tells of: mostly all lack the same.
+const maxReasons = 3
 
 // enrolPods enrols those of pods that should be, one process per node. A pod that is refused by a rule (hostNetwork, a
 // sidecar, another mesh) is noted as such and is no error.
@@ -81,7 +89,7 @@ func (l *Lab) withdrawPods(ctx context.Context, node string, pods []*podState) e
 }
 
 // batch runs `evenkeel COMMAND --batch -` for pods of a node and returns its answers by pod. It fails if the command
-// does, with what that says.
+// does, with what that says of pods and in all.
 func (l *Lab) batch(ctx context.Context, node, command string, pods []*podState, flags ...string) (
 	map[string]enrolment, error) {
 	var in, out, problems bytes.Buffer
@@ -104,18 +112,20 @@ func (l *Lab) batch(ctx context.Context, node, command string, pods []*podState,
 		return nil, fmt.Errorf("%s pods of node %s: %w", command, node, ctx.Err())
 	}
 	answers := map[string]enrolment{}
+	var reasons []string
 	for decoder := json.NewDecoder(&out); decoder.More(); {
 		var a enrolment
 		if err := decoder.Decode(&a); err != nil {
 			return nil, fmt.Errorf("read answer of evenkeel %s on node %s: %w", command, node, err)
 		}
 		answers[a.Pod] = a
-		if failure != nil && !a.Enrolled && a.Reason != "" && problems.Len() == 0 {
-			fmt.Fprintf(&problems, "%s: %s; ", a.Pod, a.Reason)
+		if a.Code == codeError && len(reasons) < maxReasons {
+			reasons = append(reasons, a.Reason)
 		}
 	}
 	if failure != nil {
-		return answers, fmt.Errorf("%s pods of node %s: %w: %s", command, node, failure, bytes.TrimSpace(problems.Bytes()))
+		reasons = append(reasons, strings.TrimSpace(problems.String()))
+		return answers, fmt.Errorf("%s pods of node %s: %w: %s", command, node, failure, strings.Join(reasons, "; "))
 	}
 	return answers, nil
 }

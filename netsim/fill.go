@@ -33,10 +33,10 @@ func (f *filler) fill(n *yaml.Node, v reflect.Value, path string) *manifest.Erro
 	if f.left--; f.left < 0 {
 		return f.refuse(n, path, fmt.Sprintf("the topology has more than %d values", maxValues))
 	}
-	f.lines[path] = n.Line + f.shift
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return nil
 	}
+	f.lines[path] = n.Line + f.shift
 	if text, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		if n.Kind != yaml.ScalarNode {
 			return f.refuse(n, path, "needs a string, not "+describe(n))

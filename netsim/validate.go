@@ -72,7 +72,7 @@ func (c *checker) add(path, format string, args ...any) {
 		Object: strings.TrimSpace(Kind + " " + c.t.Name), Field: path, Reason: fmt.Sprintf(format, args...)})
 }
 
-// line is where a field was written.
+// line is where a field was written, 0 if it was not: a number that is left out is 0, too.
 func (c *checker) line(path string) int { return c.t.lines[path] }
 
 // checkName returns an error if a lab cannot have that name: it becomes part of paths.
@@ -169,8 +169,9 @@ func (c *checker) wires() {
 	seen := map[[2]string]int{}
 	for i, w := range c.t.Wires {
 		path := fmt.Sprintf("spec.wires[%d]", i)
-		if w.MTU != 0 && (w.MTU < minMTU || w.MTU > maxMTU) {
-			c.add(path+".mtu", "%d is not between %d and %d bytes", w.MTU, minMTU, maxMTU)
+		at := path + ".mtu"
+		if (w.MTU != 0 || c.line(at) != 0) && (w.MTU < minMTU || w.MTU > maxMTU) {
+			c.add(at, "%d is not between %d and %d bytes", w.MTU, minMTU, maxMTU)
 		}
 		if len(w.Between) != 2 {
 			c.add(path+".between", "needs two nodes, not %d", len(w.Between))

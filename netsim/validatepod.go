@@ -4,6 +4,7 @@ package netsim
 
 import (
 	"fmt"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 )
@@ -12,8 +13,9 @@ import (
 func (c *checker) pods() {
 	total := 0
 	for i, p := range c.t.Pods {
-		if p.Count < 0 || p.Count > MaxPods {
-			c.add(fmt.Sprintf("spec.pods[%d].count", i), "%d is not between 1 and %d", p.Count, MaxPods)
+		at := fmt.Sprintf("spec.pods[%d].count", i)
+		if p.Count < 0 || p.Count > MaxPods || p.Count == 0 && c.line(at) != 0 {
+			c.add(at, "%d is not between 1 and %d", p.Count, MaxPods)
 			return
 		}
 		total += max(p.Count, 1)
@@ -106,6 +108,11 @@ func (c *checker) podFields(path string, p PodSpec) {
 	c.containers(path, p)
 	if len(p.Command) > 0 && p.Command[0] == "" {
 		c.add(path+".command[0]", "names no program")
+	}
+	for j, word := range p.Command {
+		if strings.ContainsRune(word, 0) {
+			c.add(fmt.Sprintf("%s.command[%d]", path, j), "%q has a NUL, which no command line can have", word)
+		}
 	}
 }
 
