@@ -106,7 +106,10 @@ func (b *batch) run(ctx context.Context, in io.Reader) error {
 	if err := workers.Wait(); err != nil {
 		return err
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("line %d of the batch, and what follows it, was not done: it is longer than %d bytes", number+1,
+			maxBatchLine)
+	} else if err != nil {
 		return fmt.Errorf("read line %d of the batch: %w", number+1, err)
 	}
 	if err := ctx.Err(); err != nil {

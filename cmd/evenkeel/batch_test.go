@@ -85,7 +85,7 @@ func TestBatchOfRefusedPodsSucceeds(t *testing.T) {
 func TestBatchRefusesALineWithoutEnd(t *testing.T) {
 	do := func(context.Context, enrol.Options, enrol.Pod) (answer, error) { return answer{}, nil }
 	_, err := answers(t, `{"netns":"/x","pod":"a/b"}`+"\n"+strings.Repeat("x", 1<<20), nil, do)
-	if err == nil || !strings.Contains(err.Error(), "line 2") {
+	if err == nil || !strings.Contains(err.Error(), "line 2") || !strings.Contains(err.Error(), "longer than 65536 bytes") {
 		t.Errorf("error %v", err)
 	}
 }
