@@ -15,11 +15,13 @@ import (
 )
 
 // byLabel is a node whose agent enrols by labels.
-func byLabel(dir string) string {
+func byLabel(dir string) string { return byLabelIn(dir, dir) }
+
+func byLabelIn(state, run string) string {
 	return `
   nodes:
   - {name: a, podCIDRs: [10.10.1.0/24, "fd00:10:1::/64"]}
-  agent: {enabled: true, args: [--enrol-by-label, --state-dir, ` + dir + `, --run-dir, ` + dir + `]}
+  agent: {enabled: true, args: [--enrol-by-label, --state-dir, ` + state + `, --run-dir, ` + run + `]}
   pods:
 `
 }
@@ -33,6 +35,18 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: ambient, labels: {evenkeel.io/mesh: enabled, istio.io/dataplane-mode: ambient}}
 `
+
+var _ = Describe("Enrolment by label, with nowhere to keep what was decided", func() {
+	It("enrols pods that run, and status says what is not as it should be", func(ctx SpecContext) {
+		l := newLab(ctx, byLabelIn("/dev/null/state", GinkgoT().TempDir())+`
+  - {name: web, namespace: meshed, node: a, serve: ["tcp :9000"]}
+`)
+		l.put("namespaces", meshedNamespaces)
+		Eventually(ctx, func() map[string]workloadStatus { return l.workloads(ctx, "a") }).
+			Should(HaveKeyWithValue("meshed/web", HaveField("Enrolled", BeTrue())))
+		Expect(l.problems(ctx, "a")).To(ContainSubstring("/dev/null"))
+	})
+})
 
 var _ = Describe("The CNI plugin in a chain", Ordered, ContinueOnFailure, func() {
 	var l *lab

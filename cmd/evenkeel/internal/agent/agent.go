@@ -284,7 +284,7 @@ func (a *agent) compose(ctx context.Context) error {
 		if a.mesh, err = a.newMesh(); err != nil {
 			return err
 		}
-		a.view.Outside = a.mesh.Outside
+		a.view.Outside, a.view.Untold = a.mesh.Outside, a.mesh.Untold
 	}
 	close(a.composed)
 	return nil

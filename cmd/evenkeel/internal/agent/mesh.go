@@ -42,6 +42,7 @@ type mesh struct {
 
 	mu      sync.Mutex
 	outside map[string]string // why pods that have to be in the mesh are not, by name
+	untold  error             // why the CNI plugin does not know what was decided
 }
 
 func (a *agent) newMesh() (*mesh, error) {
@@ -89,10 +90,16 @@ func (m *mesh) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.publisher.Publish(decide(namespaces, pods)); err != nil {
-		return err
-	}
-	w := work(namespaces, pods)
+	// Pods that run are no less in the mesh because nobody could be told of those to come.
+	untold := m.publisher.Publish(decide(namespaces, pods))
+	m.mu.Lock()
+	m.untold = untold
+	m.mu.Unlock()
+	return errors.Join(untold, m.settle(ctx, work(namespaces, pods)))
+}
+
+// settle does what there is to be done to pods that run.
+func (m *mesh) settle(ctx context.Context, w todo) error {
 	if len(w.enrol)+len(w.withdraw) == 0 {
 		m.note(nil)
 		return nil
@@ -312,6 +319,13 @@ func (m *mesh) note(outside map[string]string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.outside = outside
+}
+
+// Untold is why the CNI plugin does not know what was decided about pods to come, nil if it does.
+func (m *mesh) Untold() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.untold
 }
 
 // Outside says why pods that have to be in the mesh are not, by name.

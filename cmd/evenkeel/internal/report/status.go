@@ -212,6 +212,11 @@ func (s *Status) agent(v *View) {
 				s.problem("source %s: %s; what was good before stays in effect", source.Name, source.Error)
 			}
 		}
+		if v.Untold != nil {
+			if err := v.Untold(); err != nil {
+				s.problem("pods that start are enrolled late, or by what was decided before: %v", err)
+			}
+		}
 		stats := v.Engine.Stats()
 		s.Engine = &stats
 		s.Warnings = append(s.Warnings, v.Engine.Warnings()...)

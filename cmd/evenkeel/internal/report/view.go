@@ -32,6 +32,8 @@ type View struct {
 	Agent func() (Agent, []Source)
 	// Outside says why pods that have to be in the mesh are not, by name; nil where nothing decides that.
 	Outside func() map[string]string
+	// Untold is why the CNI plugin does not know what was decided about pods to come; nil likewise.
+	Untold func() error
 	// Differs is set if the programs that serve are of another release than the agent.
 	Differs bool
 }
