@@ -43,14 +43,19 @@ func (x *indexes) remove(i uint32) bool {
 	return true
 }
 
-// take removes and returns the lowest member; false if there is none.
-func (x *indexes) take() (uint32, bool) {
+// lowest returns the lowest member; false if there is none.
+func (x *indexes) lowest() (uint32, bool) {
 	for s, summary := range x.summary {
 		if summary != 0 {
 			w := s*64 + bits.TrailingZeros64(summary)
-			i := uint32(w*64 + bits.TrailingZeros64(x.words[w]))
-			return i, x.remove(i)
+			return uint32(w*64 + bits.TrailingZeros64(x.words[w])), true
 		}
 	}
 	return 0, false
+}
+
+// take removes and returns the lowest member; false if there is none.
+func (x *indexes) take() (uint32, bool) {
+	i, ok := x.lowest()
+	return i, ok && x.remove(i)
 }

@@ -11,6 +11,7 @@ type segments struct {
 	free     []indexes // by order: block b of order o is the slots b<<o to (b+1)<<o - 1
 	capacity uint32
 	used     uint32
+	end      uint32 // of what was ever in use: an agent that starts reads the map up to there
 }
 
 // segment is a run of 1<<order slots.
@@ -42,15 +43,17 @@ func newSegments(capacity uint32) *segments {
 	return s
 }
 
-// take returns a free segment; false if no run of that size is left.
+// take returns a free segment; false if no run of that size is left. Of the holes it is in the smallest that fits, else
+// the first behind all that was ever in use: a map whose size is no power of two has small blocks at its very end.
 func (s *segments) take(order uint8) (segment, bool) {
-	for o := int(order); o < len(s.free); o++ {
-		if block, ok := s.free[o].take(); ok {
-			s.split(block<<o, o, segment{block << o, order})
-			return segment{block << o, order}, true
+	var best segment
+	found := false
+	for o := int(order); o < len(s.free) && (!found || best.first >= s.end); o++ {
+		if block, ok := s.free[o].lowest(); ok && (!found || block<<o < best.first) {
+			best, found = segment{block << o, order}, true
 		}
 	}
-	return segment{}, false
+	return best, found && s.reserve(best)
 }
 
 // reserve takes one particular segment; false if a part of it is in use or it is not one.
@@ -69,7 +72,7 @@ func (s *segments) reserve(want segment) bool {
 
 // split cuts the block at first, which is no longer free, down to want and frees the rest of it.
 func (s *segments) split(first uint32, order int, want segment) {
-	s.used += want.size()
+	s.used, s.end = s.used+want.size(), max(s.end, want.first+want.size())
 	for order > int(want.order) {
 		order--
 		if half := first + 1<<order; want.first >= half {

@@ -197,10 +197,33 @@ func TestSegmentsNeverOverlap(t *testing.T) {
 		for _, x := range held {
 			s.give(x)
 		}
+		s.end = 1 // of slot 0
 		if fresh := newSegments(size); !cmp.Equal(fresh, s, cmp.AllowUnexported(segments{}, indexes{})) {
 			rt.Fatalf("not in one piece: %+v, want %+v", s, fresh)
 		}
 	})
+}
+
+// Promise: what is in use is dense at the beginning of the map, whatever its size, and holes are filled first: an agent that
+// starts reads it up to the last that is in use.
+func TestSegmentsAreDense(t *testing.T) {
+	for _, size := range []uint32{1 << 16, 1<<16 + 1, 100_001, 400_001} {
+		s := newSegments(size)
+		var all []segment
+		for i := range 100 {
+			x, ok := s.take(uint8(i % 3))
+			if !ok || x.first+x.size() > 1024 {
+				t.Fatalf("segment %d of a map of %d slots is %+v", i, size, x)
+			}
+			all = append(all, x)
+		}
+		for _, hole := range []segment{all[30], all[10], all[20]} {
+			s.give(hole)
+			if x, ok := s.take(hole.order); !ok || x.first > hole.first {
+				t.Errorf("a hole at %+v, of a map of %d slots, and %+v is taken", hole, size, x)
+			}
+		}
+	}
 }
 
 // Promise: a set of indexes is what a map would be, and gives its lowest first.
