@@ -4,6 +4,7 @@ package upgrade
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,6 +74,48 @@ func TestReattach(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Maps that no program uses have nothing but the owner and their names: the owner sees what became of those, and gives
+// them back.
+func TestRepin(t *testing.T) {
+	b := newBed(t)
+	s := b.open(t, _TinyBytes)
+	path := filepath.Join(b.dir, "maps/tiny_notes")
+	before := snapshot(t, b.dir)
+	said := func() string {
+		t.Helper()
+		state, err := s.Inspect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(state.Damages)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if found := said(); !strings.Contains(found, "maps/tiny_notes: it is gone") {
+		t.Errorf("its name is gone, and that is said: %s", found)
+	}
+	putLookalike(t, b, path, s.Frozen()["tiny_notes"])
+	if found := said(); !strings.Contains(found, "maps/tiny_notes: it is map") {
+		t.Errorf("another map has its name, and that is said: %s", found)
+	}
+	if again, err := s.Repin(); err != nil || len(again) != 0 {
+		t.Errorf("in place of a foreign map %v were pinned, %v", again, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Repin(); err != nil || !slices.Equal(again, []string{"maps/tiny_notes"}) {
+		t.Errorf("pinned again: %v, %v", again, err)
+	}
+	if found := said(); found != "[]" {
+		t.Errorf("left %s", found)
+	}
+	if diff := cmp.Diff(before, snapshot(t, b.dir)); diff != "" {
+		t.Errorf("pinned (-before +after):\n%s", diff)
 	}
 }
 

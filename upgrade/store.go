@@ -5,8 +5,10 @@ package upgrade
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,14 +92,49 @@ func (s *Store) Swap(expect, next Word) error {
 	return s.journal.do(StepLinkCurrent, pathCurrent, func() error { return s.view.tree.linkCurrent(serve) })
 }
 
-// Inspect is [Inspect] of this tree, and says whether the release differs from the one that serves.
+// Inspect is [Inspect] of this tree, and says whether the release differs from the one that serves. Of maps that no
+// program uses only the owner can tell whether what is pinned are they.
 func (s *Store) Inspect() (*State, error) {
 	state, err := Inspect(string(s.view.tree))
 	if err != nil {
 		return nil, err
 	}
 	state.Differs = s.Differs()
+	pinned := make(map[string]ebpf.MapID)
+	for _, m := range state.Maps {
+		pinned[m.Name] = m.ID
+	}
+	for _, name := range sortedKeys(s.view.maps) {
+		path, used := join(pathMaps, name), mapID(s.view.maps[name])
+		id, there := pinned[name]
+		switch {
+		case slices.ContainsFunc(state.Damages, func(d Damage) bool { return d.Path == path }):
+		case !there:
+			state.Damages = append(state.Damages, Damage{path, "it is gone", "the agent that runs pins it again, do not end it before"})
+		case id != used:
+			what := fmt.Sprintf("it is map %d, the agent uses %d", id, used)
+			state.Damages = append(state.Damages, Damage{path, what, "find out who put it there, and remove it: the agent pins its own again"})
+		}
+	}
 	return state, nil
+}
+
+// Repin gives maps that all generations share the names again that somebody has removed since [Open], and returns
+// their paths. Some have nothing else that keeps them once this process ends.
+func (s *Store) Repin() (paths []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range sortedKeys(s.view.maps) {
+		path := join(pathMaps, name)
+		if _, err := os.Lstat(s.at(path)); !errors.Is(err, fs.ErrNotExist) {
+			continue // what is there may be foreign: Inspect says so
+		}
+		if err := s.journal.do(StepPinMap, path, func() error { return pin(s.view.maps[name], s.at(path)) }); err != nil {
+			return paths, err
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
 }
 
 // Close gives up the lease and every descriptor. The data plane stays exactly as it is. It may be called twice.

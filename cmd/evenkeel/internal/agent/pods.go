@@ -21,8 +21,8 @@ const (
 	podsLock = 5 * time.Second
 )
 
-// lookAfterPods withdraws pods whose network namespace has gone without anybody saying so, and attaches again what
-// others have lost, of pods and of the node: at once, then from time to time.
+// lookAfterPods withdraws pods whose network namespace has gone without anybody saying so, and attaches and pins again
+// what others have lost, of pods and of the node: at once, then from time to time.
 func (a *agent) lookAfterPods(ctx context.Context) error {
 	maps, err := enrolment.Maps(a.store.Frozen(), a.store.Serving().Sizes())
 	if err != nil {
@@ -39,8 +39,10 @@ func (a *agent) lookAfterPods(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		hooks, node := a.store.Reattach(ctx)
+		lost, unpinned := a.store.Repin()
 		mended, pods := a.mend(ctx, o)
 		if ctx.Err() == nil {
+			said.pins(lost, unpinned)
 			said.node(hooks, node)
 			said.pods(mended, pods)
 		}
@@ -103,6 +105,7 @@ func (a *agent) mend(ctx context.Context, o enrol.Options) ([]enrol.Mended, erro
 type said struct {
 	log       *slog.Logger
 	hooks     string            // the problem of the node
+	maps      string            // of its pins
 	all       string            // of all pods
 	workloads map[uint64]string // of single ones, by cookie
 }
@@ -124,6 +127,15 @@ func (s *said) node(attached []string, err error) {
 	}
 	if changed(&s.hooks, err) {
 		s.log.Warn("look after the hooks of the node", "err", err)
+	}
+}
+
+func (s *said) pins(again []string, err error) {
+	if len(again) > 0 {
+		s.log.Warn("pinned again what somebody removed", "paths", again)
+	}
+	if changed(&s.maps, err) {
+		s.log.Warn("look after the pins of the node", "err", err)
 	}
 }
 
