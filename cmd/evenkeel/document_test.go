@@ -139,7 +139,7 @@ var described = []struct {
 		"next floor word bridge none kept migrated rebuilt created removed"},
 	{applyDocument{}, []string{"| `upgrade apply`, `rollback`, `retire` |", planRow},
 		"rollback retire next floor word bridge none kept migrated rebuilt created removed"},
-	{upgradeStatusDocument{}, []string{"| `upgrade status` |", "| `word` |"}, "bridge reverse status"},
+	{upgradeStatusDocument{}, []string{"| `upgrade status` |", "| `word` |", "| `damages` |"}, "bridge reverse status"},
 	{historyDocument{}, []string{"| `upgrade history` |"}, "install upgrade rollback canary withdraw bridge retire"},
 	{verifyDocument{}, []string{"| `upgrade verify` |", "| `damages` |"}, "status"},
 	{labList{}, []string{"| `sim ls` |", "An `owner`"}, "up halfway"},

@@ -21,6 +21,7 @@ type upgradeStatusDocument struct {
 	Word        report.Word             `json:"word"`
 	Previous    uint16                  `json:"previous"` // what a rollback would serve, 0 for nothing
 	Generations []upgradeGenerationLine `json:"generations"`
+	Damages     []upgrade.Damage        `json:"damages"` // of the pinned state
 	Holder      *upgrade.Holder         `json:"holder,omitempty"`
 }
 
@@ -36,7 +37,7 @@ type upgradeGenerationLine struct {
 func newUpgradeStatusCommand(e command.Env) *cobra.Command {
 	var u upgrading
 	c := &cobra.Command{
-		Use: "status", Short: "Show which generations there are, which serve, and what a rollback would serve",
+		Use: "status", Short: "Show which generations there are, which serve, what a rollback would serve, and what is damaged",
 		Example: "  evenkeel upgrade status -o json | jq .previous",
 		Args:    command.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -45,7 +46,8 @@ func newUpgradeStatusCommand(e command.Env) *cobra.Command {
 				return err
 			}
 			d := upgradeStatusDocument{
-				Version: report.Version, Dir: u.dir, Phase: s.Phase, Word: report.WordOf(s), Previous: s.Previous, Holder: s.Holder,
+				Version: report.Version, Dir: u.dir, Phase: s.Phase, Word: report.WordOf(s), Previous: s.Previous,
+				Damages: s.Damages, Holder: s.Holder,
 			}
 			for _, g := range s.Generations {
 				d.Generations = append(d.Generations, upgradeGenerationLine{
@@ -86,5 +88,8 @@ func printUpgradeStatus(t *table, d *upgradeStatusDocument) {
 			is += ", " + g.Role
 		}
 		t.row(strconv.Itoa(int(g.Number)), g.Label, g.Digest[:min(12, len(g.Digest))], is)
+	}
+	for _, x := range d.Damages {
+		t.line("  ! %s", x)
 	}
 }

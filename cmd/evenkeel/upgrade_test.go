@@ -86,8 +86,19 @@ func TestUpgradeOfANode(t *testing.T) {
 	}
 	<-agent.done
 	pod.expectServed("by the other release")
-	if s := decode[upgradeStatusDocument](t, run("status", "-o", "json")); s.Previous != 1 || len(s.Generations) != 2 {
+	if s := decode[upgradeStatusDocument](t, run("status", "-o", "json")); s.Previous != 1 || len(s.Generations) != 2 || len(s.Damages) > 0 {
 		t.Errorf("status: %+v", s)
+	}
+	pin, aside := filepath.Join(n.dir, "maps", "workloads"), n.dir+"-aside"
+	t.Cleanup(func() { _ = os.Remove(aside) }) // if it was not put back
+	if err := os.Rename(pin, aside); err != nil {
+		t.Fatal(err)
+	}
+	if s := decode[upgradeStatusDocument](t, run("status", "-o", "json")); len(s.Damages) != 1 || s.Damages[0].Path != "maps/workloads" {
+		t.Errorf("status while a pin is gone: %+v", s)
+	}
+	if err := os.Rename(aside, pin); err != nil {
+		t.Fatal(err)
 	}
 	if a := decode[applyDocument](t, owner("rollback", "--reason", "a test")); a.Serve != 1 {
 		t.Errorf("rollback: %+v", a)
