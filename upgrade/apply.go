@@ -35,6 +35,9 @@ func (o *Attempt) say(p Progress) {
 func (s *Store) Upgrade(ctx context.Context, o Attempt) (*Plan, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.release.measure(s.view); err != nil { // of maps that had lost their names, too
+		return nil, err
+	}
 	p, err := s.view.plan(s.object, s.release)
 	if err != nil || p.Same {
 		return p, err

@@ -24,6 +24,9 @@ func (o *object) fits(dir string, cgroup uint64, accept Accept) error {
 	if v.moving() {
 		accept = AcceptAny
 	}
+	if err := o.measure(v); err != nil {
+		return err
+	}
 	basis, err := v.basis(o, accept)
 	if err != nil {
 		return err
@@ -65,8 +68,9 @@ func (v *view) differences(own *object, digest [sha256.Size]byte) []Change {
 		return []Change{release} // it left nothing to compare with
 	}
 	var changes []Change
-	for _, name := range sortedKeys(own.record.Sizes) {
-		is, was := own.record.Sizes[name], served.record.Sizes[name]
+	wanted, had := own.record.allowed(), served.record.allowed()
+	for _, name := range sortedKeys(wanted) {
+		is, was := wanted[name], had[name]
 		if is != was {
 			changes = append(changes, Change{Name: join(at, "maps", name), Expected: fmt.Sprintf("one of %d", is),
 				Found: fmt.Sprintf("one of %d", was), Entries: [2]uint32{is, was}})
@@ -84,7 +88,7 @@ func (v *view) differences(own *object, digest [sha256.Size]byte) []Change {
 func (v *view) basis(own *object, accept Accept) (*object, error) {
 	digest := v.super.digest(v.word().Serve())
 	switch {
-	case digest == own.digest:
+	case v.serves(own):
 		return own, nil
 	case accept == AcceptRelease:
 		return nil, &RefusedError{v.differences(own, digest)}

@@ -108,5 +108,11 @@ func (s *super) lastFate(digest [32]byte) Kind {
 	return fate
 }
 
-// Fate is what became last of the release that [Open] was given, 0 if the history does not know it.
-func (s *Store) Fate() Kind { return s.view.super.lastFate(s.release.digest) }
+// Fate is what became last of the release that [Open] was given, 0 if the history does not know it, or if it serves with
+// other limits: no release is judged by those.
+func (s *Store) Fate() Kind {
+	if s.view.super.digest(s.Word().Serve()) == s.release.digest {
+		return 0
+	}
+	return s.view.super.lastFate(s.release.digest)
+}

@@ -220,7 +220,7 @@ func (v *view) generationState(n uint16) GenerationState {
 	g := v.generations[n]
 	s := GenerationState{Number: n, Live: slices.Contains(v.word().Live(), n), Maps: mapStates(g.Maps)}
 	if g.record != nil {
-		s.Label, s.Role, s.Sizes = g.record.Label, g.record.Role, g.record.Sizes
+		s.Label, s.Role, s.Sizes = g.record.Label, g.record.Role, g.record.allowed()
 	}
 	if v.super != nil {
 		digest := v.super.digest(n)

@@ -139,6 +139,9 @@ func (s *Store) settle(ctx context.Context, id uint64) error {
 	if v.super == nil {
 		return s.create(ctx, cgroup)
 	}
+	if err := s.release.measure(v); err != nil {
+		return err
+	}
 	if err := v.super.arm(); err != nil {
 		return err
 	}
@@ -179,7 +182,7 @@ func (s *Store) settle(ctx context.Context, id uint64) error {
 		}
 	}
 	s.hooks = a.hooks
-	s.same = v.super.digest(word.Serve()) == s.release.digest
+	s.same = v.serves(s.release)
 	if err := s.own(); err != nil {
 		return err
 	}

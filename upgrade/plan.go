@@ -98,6 +98,9 @@ func PlanUpgrade(dir string, to DataPlane) (*Plan, error) {
 	case v.word().Serve() == 0:
 		return nil, ErrNoGeneration
 	}
+	if err := target.measure(v); err != nil {
+		return nil, err
+	}
 	from, err := v.basis(target, AcceptAny)
 	if err != nil {
 		return nil, err
@@ -127,7 +130,7 @@ func (v *view) plan(from, to *object) (*Plan, error) {
 	if serving.record != nil {
 		p.From.Label = serving.record.Label
 	}
-	if p.Same = v.super.digest(word.Serve()) == to.digest; p.Same {
+	if p.Same = v.serves(to); p.Same {
 		return p, nil
 	}
 	if err := p.planMaps(v, serving, from, to); err != nil {
@@ -345,7 +348,7 @@ func (p *Plan) room(from, to *object) int {
 // sameCode reports whether two releases differ in nothing but sizes.
 func sameCode(a, b *object) bool {
 	x, y := a.record, b.record
-	x.Label, y.Label, x.Sizes, y.Sizes = "", "", nil, nil
+	x.Sizes, y.Sizes = nil, nil
 	one, err1 := x.identity()
 	two, err2 := y.identity()
 	return err1 == nil && err2 == nil && one == two

@@ -32,10 +32,13 @@ const (
 // Release is all that a generation is loaded from, as data, so that whichever agent comes next can load it again, build
 // a bridge from or to it, and compare itself with it. Its digest is the generation's identity.
 type Release struct {
-	Hooks     []Hook            `json:"hooks"`
-	Frozen    []string          `json:"frozen"`
-	Private   []string          `json:"private"`
-	Programs  []string          `json:"programs"`
+	Hooks    []Hook   `json:"hooks"`
+	Frozen   []string `json:"frozen"`
+	Private  []string `json:"private"`
+	Programs []string `json:"programs"`
+	// Limits are how many entries of a frozen map may be used, where the map is made for more; see room.go. They come
+	// before sizes for whoever reads no further, and are no part of the identity.
+	Limits    map[string]uint32 `json:"limits,omitempty"`
 	Sizes     map[string]uint32 `json:"sizes"`     // max_entries of every map
 	Variables map[string][]byte `json:"variables"` // as the kernel is given them, but for the number
 	Number    string            `json:"number"`    // see DataPlane.Number
@@ -60,10 +63,11 @@ type mapPair struct {
 	Source string `json:"source"`
 }
 
-// identity is the SHA-256 of a record without its label. Equal ones have equal texts: encoding/json sorts keys.
+// identity is the SHA-256 of a record without its label and its limits: what a release that knows of no limits reads in
+// it. Equal ones have equal texts: encoding/json sorts keys.
 func (r *record) identity() ([sha256.Size]byte, error) {
 	nameless := *r
-	nameless.Label = ""
+	nameless.Label, nameless.Limits = "", nil
 	text, err := json.Marshal(&nameless)
 	if err != nil {
 		return [sha256.Size]byte{}, fmt.Errorf("identify release: %w", err)
@@ -89,6 +93,9 @@ func (p *DataPlane) release(spec *ebpf.CollectionSpec) (Release, error) {
 			r.Sizes[name] = m.MaxEntries
 		}
 	}
+	for _, name := range p.Frozen {
+		r.bound(name, r.Sizes[name], p.Room[name])
+	}
 	for name, v := range configured.Variables {
 		if v.Constant() && len(v.Value) > 0 {
 			r.Variables[name] = v.Value
@@ -99,12 +106,10 @@ func (p *DataPlane) release(spec *ebpf.CollectionSpec) (Release, error) {
 
 // plane is the data plane that a recorded release describes.
 func (r *Release) plane() DataPlane {
-	sizes := maps.Clone(r.Sizes)
 	variables := r.Variables
 	return DataPlane{
 		Object: r.Object, Hooks: r.Hooks, Frozen: r.Frozen, Private: r.Private, Programs: r.Programs, Number: r.Number,
-		Stamps: r.Stamps,
-		Sizes:  sizes, Label: r.Label,
+		Stamps: r.Stamps, Sizes: r.allowed(), Room: maps.Clone(r.Sizes), Label: r.Label,
 		Configure: func(spec *ebpf.CollectionSpec) error {
 			for name, value := range variables {
 				v := spec.Variables[name]

@@ -77,6 +77,6 @@ func (s *Store) reread() error {
 	if err != nil {
 		return err
 	}
-	s.object, s.same = o, s.view.super.digest(s.Word().Serve()) == s.release.digest
+	s.object, s.same = o, s.view.serves(s.release)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 
 	"github.com/cilium/ebpf"
 )
@@ -16,7 +17,8 @@ import (
 // A frozen map is read by entry programs, which are attached once and never change, so it can never be made anew with
 // another size. It is made with room for the most that there may ever be, where the data plane says how much that is,
 // and what a release asks for is a limit that whoever writes the map keeps to. So the limit is a number of a release
-// like any other: it goes up and down with a generation.
+// like any other: it goes up and down with a generation. Both are recorded, the size where it has always been, for
+// releases that know of no limits and compare it with the map.
 
 // roomy is a frozen map as it is made.
 func (p *DataPlane) roomy(spec *ebpf.MapSpec) *ebpf.MapSpec {
@@ -32,6 +34,47 @@ func within(want *ebpf.MapSpec, m *ebpf.Map) *ebpf.MapSpec {
 	return s
 }
 
+// bound records a limit of a frozen map that has room for more, or is to have.
+func (r *Release) bound(name string, limit, room uint32) {
+	r.Sizes[name] = max(limit, room)
+	delete(r.Limits, name)
+	if limit == r.Sizes[name] {
+		return
+	}
+	if r.Limits == nil {
+		r.Limits = make(map[string]uint32)
+	}
+	r.Limits[name] = limit
+}
+
+// allowed are sizes, and limits where there are any.
+func (r *Release) allowed() map[string]uint32 {
+	all := maps.Clone(r.Sizes)
+	maps.Copy(all, r.Limits)
+	return all
+}
+
+// measure records the sizes of the frozen maps that there are, of whichever release: they are never made anew.
+func (o *object) measure(v *view) (err error) {
+	for _, name := range o.Frozen {
+		if m := v.maps[name]; m != nil {
+			o.record.bound(name, o.spec.Maps[name].MaxEntries, m.MaxEntries())
+		}
+	}
+	o.digest, err = o.record.identity()
+	return err
+}
+
+// serves reports whether a release is the one that serves, to the last limit.
+func (v *view) serves(o *object) bool {
+	n := v.word().Serve()
+	if v.super.digest(n) != o.digest {
+		return false
+	}
+	g := v.generations[n]
+	return g == nil || g.record == nil || maps.Equal(g.record.Limits, o.record.Limits)
+}
+
 // limit is how many entries of a frozen map a generation allows, 0 where it keeps no record.
 func (g *Generation) limit(name string) uint32 { return g.Sizes()[name] }
 
@@ -41,7 +84,7 @@ func (g *Generation) Sizes() map[string]uint32 {
 	if g == nil || g.record == nil {
 		return nil
 	}
-	return g.record.Sizes
+	return g.record.allowed()
 }
 
 // Sizes are how many entries the release that serves allows in each map, or has room for: of a frozen map there may be
@@ -78,21 +121,24 @@ func sizesOf(packed io.Reader) (map[string]uint32, error) {
 	if _, err := d.Token(); err != nil {
 		return nil, fmt.Errorf("unpack release: %w", err)
 	}
+	var r Release
 	for d.More() {
 		key, err := d.Token()
 		if err != nil {
 			return nil, fmt.Errorf("unpack release: %w", err)
 		}
-		if key == "sizes" {
-			var sizes map[string]uint32
-			if err := d.Decode(&sizes); err != nil {
-				return nil, fmt.Errorf("unpack release: %w", err)
-			}
-			return sizes, nil
+		var to any = new(json.RawMessage)
+		switch key {
+		case "limits":
+			to = &r.Limits
+		case "sizes":
+			to = &r.Sizes
 		}
-		var skipped json.RawMessage
-		if err := d.Decode(&skipped); err != nil {
+		if err := d.Decode(to); err != nil {
 			return nil, fmt.Errorf("unpack release: %w", err)
+		}
+		if key == "sizes" { // limits come before
+			return r.allowed(), nil
 		}
 	}
 	return nil, errors.New("unpack release: it has no sizes")

@@ -29,6 +29,9 @@ func (o *object) resized(like *object) (*object, error) {
 		if m := like.spec.Maps[name]; m != nil && !slices.Contains(o.Private, name) {
 			plane.Sizes[name] = m.MaxEntries
 		}
+		if slices.Contains(o.Frozen, name) && slices.Contains(like.Frozen, name) {
+			plane.Room[name] = like.record.Sizes[name]
+		}
 	}
 	return readObject(plane)
 }

@@ -190,8 +190,13 @@ func (x *exercise) alternate(ctx context.Context) (*exerciseDocument, error) {
 // carries such sockets over; settle returns how many there are.
 func (x *exercise) settle(ctx context.Context) (carried uint64, err error) {
 	word := x.store.Word()
+	if x.store.Differs() {
+		return 0, fmt.Errorf("exercise %s: another release serves, and an exercise loads this one: 'evenkeel upgrade apply' makes "+
+			"it serve", x.dir)
+	}
 	if word.Canary() != 0 || word.Floor() != word.Serve() {
-		return 0, fmt.Errorf("exercise %s: an upgrade is under way (%v): finish it first", x.dir, word)
+		return 0, fmt.Errorf("exercise %s: connections of generation %d may go on (%v), and an exercise is of the one that serves "+
+			"and one more: 'evenkeel upgrade retire' carries them over, and ends the way back", x.dir, word.Floor(), word)
 	}
 	next, err := word.Next(x.store.Last())
 	if err != nil {

@@ -112,6 +112,9 @@ func TestUpgradeOfANode(t *testing.T) {
 	if a := decode[applyDocument](t, owner("apply", "--to", other)); !a.Applied {
 		t.Errorf("apply again: %+v", a)
 	}
+	if got := owner("exercise"); got.code != 1 || !strings.Contains(got.stderr, "'evenkeel upgrade apply'") {
+		t.Errorf("an exercise of another release does not say what to do: %+v", got)
+	}
 
 	if got := evenkeel(t, append(n.agentArgs(), "--on-start", "refuse")...); got.code != 1 || !strings.Contains(got.stderr, "release") {
 		t.Errorf("an agent that is told to refuse: %+v", got)
@@ -157,9 +160,13 @@ func TestRolledBackReleaseIsNotTriedAgain(t *testing.T) {
 	agent := n.startAgent(t)
 	agent.end(t, syscall.SIGTERM)
 	other := n.otherRelease(t)
-	for _, args := range [][]string{{"apply", "--to", other}, {"apply"}, {"rollback"}} {
+	for _, args := range [][]string{{"apply", "--to", other}, {"apply"}, {"exercise"}, {"rollback"}} {
 		got := evenkeel(t, append([]string{"upgrade", args[0], "--pin-dir", n.dir, "--cgroup", n.cgroup}, args[1:]...)...)
-		if got.code != 0 {
+		if args[0] == "exercise" {
+			if got.code != 1 || !strings.Contains(got.stderr, "'evenkeel upgrade retire'") {
+				t.Errorf("an exercise while an old generation is kept does not say what to do: %+v", got)
+			}
+		} else if got.code != 0 {
 			t.Fatalf("%v: %+v", args, got)
 		}
 	}
