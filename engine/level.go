@@ -62,5 +62,16 @@ func hinted(list []want, d Distribution) (byNode, byZone bool) {
 	return byNode, byZone
 }
 
+// usable is more for an endpoint that clients are rather given.
+func (e *Endpoint) usable() int {
+	switch {
+	case e.Ready:
+		return 2
+	case e.Serving && e.Terminating:
+		return 1
+	}
+	return 0
+}
+
 // isOn reports whether e runs on a node.
 func (e *Endpoint) isOn(node string) bool { return e.Node != "" && e.Node == node }

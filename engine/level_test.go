@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/evenkeel/evenkeel/bpf"
 )
 
 // The rules of trafficDistribution, internalTrafficPolicy and terminating endpoints, case by case.
@@ -56,6 +58,40 @@ func TestLevels(t *testing.T) {
 				t.Errorf("levels (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A pod's address is given to the next one while the first is still on its way out, and an endpoint is in two slices while
+// it moves: which of two says so last must not hide that it is ready.
+func TestOneAddressTwice(t *testing.T) {
+	at := netip.MustParseAddr("10.0.0.1")
+	old, draining := Endpoint{Address: at, Workload: "old"}, Endpoint{Address: at, Serving: true, Terminating: true, Workload: "drains"}
+	ready, other := Endpoint{Address: at, Ready: true, Workload: "new"}, Endpoint{Address: at, Ready: true, Workload: "newer"}
+	port := ServicePort{Name: "p", Protocol: TCP, Port: 80}
+	for _, c := range []struct {
+		what  string
+		lists [][]Endpoint
+		want  string
+	}{
+		{"ready, then not", [][]Endpoint{{ready}, {old}}, "new"},
+		{"not, then ready", [][]Endpoint{{old}, {ready}}, "new"},
+		{"in one slice", [][]Endpoint{{ready, old, draining}}, "new"},
+		{"drains, then not", [][]Endpoint{{draining}, {old}}, "drains"},
+		{"of two that are ready the last", [][]Endpoint{{ready}, {other}, {draining}}, "newer"},
+	} {
+		s := &service{spec: &Service{Ports: []ServicePort{port}}}
+		for _, list := range c.lists {
+			s.slices = append(s.slices, &Slice{Endpoints: list, Ports: []SlicePort{{Name: "p", Protocol: TCP, Port: 8080}}})
+		}
+		w := newWants()
+		w.gather(s, &port, true, &desired{})
+		if len(w.list) != 1 || w.list[0].of.Workload != c.want {
+			t.Errorf("%s: %+v, want %s", c.what, w.list, c.want)
+		}
+		r := &record{address: bpf.AddressOf(at), port: 8080}
+		if shown := s.endpoint(&port, r); shown == nil || shown.Workload != c.want {
+			t.Errorf("%s: shown as %+v, want %s", c.what, shown, c.want)
+		}
 	}
 }
 

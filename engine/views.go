@@ -271,17 +271,18 @@ func (e *Engine) EndpointAt(ref uint64) (EndpointView, bool) {
 	return r.view(owner.name, owner.endpoint(owner.spec.port(r.set.key), r)), true
 }
 
-// endpoint returns what the last slice in order of name that has r says of it, nil if none does.
-func (s *service) endpoint(port *ServicePort, r *record) *Endpoint {
-	for _, sl := range slices.Backward(s.slices) {
+// endpoint returns what the slices say of r, as for [wants.gather]; nil if none has it.
+func (s *service) endpoint(port *ServicePort, r *record) (found *Endpoint) {
+	for _, sl := range s.slices {
 		if port == nil || sl.target(port) != r.port {
 			continue
 		}
 		for i := range sl.Endpoints {
-			if bpf.AddressOf(sl.Endpoints[i].Address) == r.address {
-				return &sl.Endpoints[i]
+			e := &sl.Endpoints[i]
+			if bpf.AddressOf(e.Address) == r.address && (found == nil || e.usable() >= found.usable()) {
+				found = e
 			}
 		}
 	}
-	return nil
+	return found
 }

@@ -39,7 +39,8 @@ type cell struct {
 func newWants() *wants { return &wants{seed: [2]uint64{rand.Uint64(), rand.Uint64()}} }
 
 // gather fills w with the endpoints behind one port of s that are of the family of key, and with their levels.
-// An address and port that several slices list counts once, as the last of them in order of name says.
+// An address and port that is there several times counts once, as the most usable says, of those that are alike the last
+// in order of slices.
 func (w *wants) gather(s *service, port *ServicePort, mappedV4 bool, d *desired) {
 	n := 0
 	for _, sl := range s.slices {
@@ -79,11 +80,13 @@ func (w *wants) reset(n int) {
 	}
 }
 
-// add puts x in, in place of one with its address and port if there is one.
+// add puts x in, in place of one with its address and port if that is no more usable.
 func (w *wants) add(x want) {
 	c := w.cell(x.address, x.port)
 	if c.round == w.round {
-		w.list[c.want] = x
+		if have := &w.list[c.want]; x.of.usable() >= have.of.usable() {
+			*have = x
+		}
 		return
 	}
 	*c = cell{w.round, int32(len(w.list))}
