@@ -51,33 +51,56 @@ func cgroupByID(id uint64) (*os.File, error) {
 }
 
 func cgroupIn(mount string, id uint64) (*os.File, error) {
-	root, err := os.Open(mount)
-	if errors.Is(err, fs.ErrNotExist) { // something else is mounted over it
-		return nil, fmt.Errorf("%s: %w", mount, errNoHierarchy)
-	}
+	fd, err := cgroupHandle(mount, id)
 	if err != nil {
 		return nil, err
-	}
-	defer root.Close()
-	const fileIDKernfs = 0xfe // FILEID_KERNFS of the kernel's file handles
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(&id)), 8)
-	fd, err := unix.OpenByHandleAt(int(root.Fd()), unix.NewFileHandle(fileIDKernfs, raw), unix.O_RDONLY|unix.O_CLOEXEC)
-	if errors.Is(err, unix.ESTALE) {
-		return nil, fs.ErrNotExist
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open cgroup %d: %w", id, err)
-	}
-	// Older kernels open one that was removed, too, which has no files any more.
-	if err := unix.Faccessat(fd, "cgroup.procs", unix.F_OK, 0); errors.Is(err, unix.ENOENT) {
-		unix.Close(fd)
-		return nil, fs.ErrNotExist
 	}
 	name, err := os.Readlink(filepath.Join("/proc/self/fd", fmt.Sprint(fd)))
 	if err != nil {
 		name = fmt.Sprintf("cgroup %d", id)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// cgroupIsGone tells whether [cgroupByID] would return fs.ErrNotExist, without asking for the name: a walk asks it of
+// every link.
+func cgroupIsGone(id uint64) bool {
+	mount, err := cgroupMount()
+	if err != nil {
+		return false
+	}
+	fd, err := cgroupHandle(mount, id)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// cgroupHandle returns a descriptor of the cgroup of this id.
+func cgroupHandle(mount string, id uint64) (int, error) {
+	root, err := unix.Open(mount, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) { // something else is mounted over it
+		return -1, fmt.Errorf("%s: %w", mount, errNoHierarchy)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", mount, err)
+	}
+	defer unix.Close(root)
+	const fileIDKernfs = 0xfe // FILEID_KERNFS of the kernel's file handles
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&id)), 8)
+	fd, err := unix.OpenByHandleAt(root, unix.NewFileHandle(fileIDKernfs, raw), unix.O_RDONLY|unix.O_CLOEXEC)
+	if errors.Is(err, unix.ESTALE) {
+		return -1, fs.ErrNotExist
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open cgroup %d: %w", id, err)
+	}
+	// Older kernels open one that was removed, too, which has no files any more.
+	if err := unix.Faccessat(fd, "cgroup.procs", unix.F_OK, 0); errors.Is(err, unix.ENOENT) {
+		unix.Close(fd)
+		return -1, fs.ErrNotExist
+	}
+	return fd, nil
 }
 
 // cgroupName is a cgroup's path, or its number if it has none any more.

@@ -60,12 +60,9 @@ func openSuper(m *ebpf.Map) (_ *super, err error) {
 			s.close()
 		}
 	}()
-	spec, err := loadSuper()
-	if err != nil {
-		return nil, err
-	}
-	if err := spec.Maps[superMapSuper].Compatible(m); err != nil {
-		return nil, err
+	if size := unsafe.Sizeof(superSuperBlock{}); m.Type() != ebpf.Array || m.KeySize() != 4 ||
+		uintptr(m.ValueSize()) != size || m.MaxEntries() != 1 || m.Flags()&unix.BPF_F_MMAPABLE == 0 {
+		return nil, fmt.Errorf("it is %v, not an array of one value of %d bytes that can be mapped into memory", m, size)
 	}
 	about, err := m.Info()
 	if err != nil {

@@ -159,14 +159,7 @@ func openLink(t tree, path string) (*attachment, error) {
 // hasDyingCgroup tells whether a link's cgroup has been removed though it is attached to it still. Whoever may not look
 // it up by its number takes it for alive.
 func (l *attachment) hasDyingCgroup() bool {
-	if l.at != Cgroup || l.target == 0 {
-		return false
-	}
-	dir, err := cgroupByID(l.target)
-	if err == nil {
-		dir.Close()
-	}
-	return errors.Is(err, fs.ErrNotExist)
+	return l.at == Cgroup && l.target != 0 && cgroupIsGone(l.target)
 }
 
 // sockMapType is BPF_LINK_TYPE_SOCKMAP (Linux 6.10), which the library does not name.

@@ -22,8 +22,9 @@ type Options struct {
 	// SourceCheck drops packets that leave the pod with an address that is not its own. It needs the pod's veth to be
 	// in the caller's network namespace. The flag has no meaning for Withdraw, as the next.
 	SourceCheck bool
-	// OtherBalancer is as in [Facts]: it is a fact of the node, the same for all pods.
-	OtherBalancer string
+	// OtherBalancer finds out what [Facts] has under that name: it is a fact of the node, the same for all pods. Nil finds
+	// none. Withdraw does not ask.
+	OtherBalancer func() (string, error)
 	// Canary gives the pod every canary generation.
 	Canary bool
 }
@@ -60,7 +61,13 @@ func Enrol(ctx context.Context, o Options, pod Pod) (_ Result, err error) {
 	if err := CheckName(pod.Name); err != nil {
 		return Result{}, err
 	}
-	pod.Facts.OtherBalancer = o.OtherBalancer
+	if o.OtherBalancer != nil {
+		balancer, err := o.OtherBalancer()
+		if err != nil {
+			return Result{}, fmt.Errorf("enrol pod %s: %w", pod.Name, err)
+		}
+		pod.Facts.OtherBalancer = balancer
+	}
 	if err := Decide(pod.Name, pod.Facts); err != nil {
 		return Result{}, err
 	}

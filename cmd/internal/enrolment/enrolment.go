@@ -8,6 +8,7 @@ package enrolment
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -57,9 +58,10 @@ func options(w *upgrade.Writer) (enrol.Options, error) {
 	if err != nil {
 		return enrol.Options{}, err
 	}
-	others, err := w.Others()
-	if err != nil {
-		return enrol.Options{}, err
-	}
-	return enrol.Options{Maps: maps, Links: Links(w.Pods), OtherBalancer: Balancer(others)}, nil
+	// To look for other programs is a third of the time that opening takes, and whoever withdraws has no use for it.
+	balancer := sync.OnceValues(func() (string, error) {
+		others, err := w.Others()
+		return Balancer(others), err
+	})
+	return enrol.Options{Maps: maps, Links: Links(w.Pods), OtherBalancer: balancer}, nil
 }

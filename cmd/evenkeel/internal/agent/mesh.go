@@ -220,7 +220,8 @@ func (m *mesh) enrol(ctx context.Context, pods []engine.WorkloadView) error {
 	}
 	o := m.options
 	if state, err := m.store.Inspect(); err == nil {
-		o.OtherBalancer = enrolment.Balancer(state.Others)
+		balancer := enrolment.Balancer(state.Others)
+		o.OtherBalancer = func() (string, error) { return balancer, nil }
 	}
 	var mu sync.Mutex
 	outside := make(map[string]string)
