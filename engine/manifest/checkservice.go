@@ -4,6 +4,7 @@ package manifest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -94,6 +95,10 @@ func (c *checker) servicePorts(s *corev1.Service) *Error {
 	type listener struct {
 		port     int32
 		protocol corev1.Protocol
+	}
+	headless := s.Spec.ClusterIP == corev1.ClusterIPNone || slices.Contains(s.Spec.ClusterIPs, corev1.ClusterIPNone)
+	if len(s.Spec.Ports) == 0 && !headless && s.Spec.Type != corev1.ServiceTypeExternalName {
+		return invalid("spec.ports", "is missing: a service that is not headless has one port at least")
 	}
 	names, listeners := map[string]bool{}, map[listener]bool{}
 	for i := range s.Spec.Ports {

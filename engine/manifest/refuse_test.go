@@ -67,6 +67,7 @@ var refused = []struct{ name, text, want string }{
 	{"same key twice", podHead + "---\n" + podHead,
 		"test.yaml:7: Pod shop/p: is already defined at test.yaml:1: remove or rename"},
 
+	{"no ports", serviceHead + "  clusterIP: 10.0.0.1\n", "spec.ports: is missing"},
 	{"port 0", serviceHead + "  ports:\n  - port: 0\n",
 		"test.yaml:8: Service shop/web: spec.ports[0].port: port 0 is not between"},
 	{"port 65536", serviceHead + "  ports:\n  - name: a\n    port: 65536\n",
