@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/pin"
+	"golang.org/x/sys/unix"
 )
 
 const bpffs = "/sys/fs/bpf"
@@ -60,14 +62,18 @@ func objectsAlive() (objects, error) {
 		}
 		found[object{"map", uint32(id)}] = ""
 	}
-	links := new(link.Iterator)
-	for links.Next() {
-		found[object{"link", uint32(links.ID)}] = ""
+	links, deadline := new(link.Iterator), time.Now().Add(time.Second)
+	for {
+		for links.Next() {
+			found[object{"link", uint32(links.ID)}] = ""
+		}
+		if err := links.Err(); err == nil {
+			return found, nil
+		} else if !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) { // EAGAIN: somebody is just attaching one
+			return nil, fmt.Errorf("walk links: %w", err)
+		}
+		links = &link.Iterator{ID: links.ID}
 	}
-	if err := links.Err(); err != nil {
-		return nil, fmt.Errorf("walk links: %w", err)
-	}
-	return found, nil
 }
 
 // reachable adds to roots what they keep alive: a program its maps, a prog array its programs, a link its program.

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Other is a program of somebody else that runs where an entry program does. What it changes only its owner knows.
@@ -76,18 +78,25 @@ func (v *view) others() ([]Other, error) {
 // linksByProgram walks the links of the whole kernel, for a query of a cgroup does not tell them.
 func linksByProgram() (map[ebpf.ProgramID]link.ID, error) {
 	all := make(map[ebpf.ProgramID]link.ID)
-	it := new(link.Iterator)
-	defer it.Close()
-	for it.Next() {
-		if about, err := it.Link.Info(); err == nil {
-			all[about.Program] = about.ID
+	it, deadline := new(link.Iterator), time.Now().Add(patienceWithLinks)
+	for {
+		for it.Next() {
+			if about, err := it.Link.Info(); err == nil {
+				all[about.Program] = about.ID
+			}
 		}
+		if err := it.Err(); err == nil {
+			return all, nil
+		} else if !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
+			return nil, fmt.Errorf("list links: %w", err)
+		}
+		it = &link.Iterator{ID: it.ID}
 	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	return all, nil
 }
+
+// patienceWithLinks is how long a link may have its number and be no link yet (EAGAIN, kernel/bpf/syscall.c,
+// bpf_link_prime and bpf_link_settle): as long as attaching it takes.
+const patienceWithLinks = time.Second
 
 // programName is the name that the kernel has, empty if the program is gone.
 func programName(id ebpf.ProgramID) string {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -233,13 +234,19 @@ func allBPF() (map[bpfObject]bool, error) {
 		}
 		all[bpfObject{Map, uint32(id)}] = true
 	}
-	links := new(link.Iterator)
-	defer links.Close()
-	for links.Next() {
-		all[bpfObject{Link, uint32(links.ID)}] = true
+	links, deadline := new(link.Iterator), time.Now().Add(patienceWithLinks)
+	for {
+		for links.Next() {
+			all[bpfObject{Link, uint32(links.ID)}] = true
+		}
+		if err := links.Err(); err == nil {
+			return all, nil
+		} else if !errors.Is(err, unix.EAGAIN) || time.Now().After(deadline) {
+			return nil, fmt.Errorf("walk links: %w", err)
+		}
+		links = &link.Iterator{ID: links.ID}
 	}
-	if err := links.Err(); err != nil {
-		return nil, fmt.Errorf("walk links: %w", err)
-	}
-	return all, nil
 }
+
+// patienceWithLinks is how long somebody may be attaching a link that has its number already (EAGAIN).
+const patienceWithLinks = time.Second
