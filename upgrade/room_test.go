@@ -4,6 +4,7 @@ package upgrade
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -86,44 +87,46 @@ func TestLimitOfFrozenMap(t *testing.T) {
 func TestOlderReleasesReadSizes(t *testing.T) {
 	const name = "tiny_notes"
 	for made, room := range map[uint32]uint32{64: 64, 8: 0} { // by this release, and by one that makes no room
-		b := newBed(t)
-		plane := func(limit, room uint32) DataPlane {
-			p := tinyPlane(_TinyBytes)
-			p.Sizes, p.Room = map[string]uint32{name: limit}, map[string]uint32{name: room}
-			return p
-		}
-		s, err := Open(t.Context(), plane(8, room), b.options())
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Close()
-		for _, limit := range []uint32{8, 5} {
-			o := b.options()
-			o.Accept = AcceptUpgrade
-			s, err := Open(t.Context(), plane(limit, 64), o)
+		t.Run(fmt.Sprint(made), func(t *testing.T) {
+			b := newBed(t)
+			plane := func(limit, room uint32) DataPlane {
+				p := tinyPlane(_TinyBytes)
+				p.Sizes, p.Room = map[string]uint32{name: limit}, map[string]uint32{name: room}
+				return p
+			}
+			s, err := Open(t.Context(), plane(8, room), b.options())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Upgrade(t.Context(), Attempt{}); err != nil {
-				t.Fatal(err)
-			}
-			if s.Differs() {
-				t.Errorf("made for %d: limit %d does not serve", made, limit)
-			}
-			g := s.Serving()
-			older := *g.record
-			older.Limits = nil // it decodes no such field
-			if got := older.Sizes[name]; got != made || got != s.Frozen()[name].MaxEntries() {
-				t.Errorf("made for %d, limit %d: an older release reads a size of %d", made, limit, got)
-			}
-			if digest, err := older.identity(); err != nil || digest != s.view.super.digest(g.Number) {
-				t.Errorf("made for %d, limit %d: an older release does not believe the record: %v", made, limit, err)
-			}
-			if got := g.Sizes()[name]; got != limit {
-				t.Errorf("made for %d: the limit is %d, not %d", made, got, limit)
-			}
 			s.Close()
-		}
+			for _, limit := range []uint32{8, 5} {
+				o := b.options()
+				o.Accept = AcceptUpgrade
+				s, err := Open(t.Context(), plane(limit, 64), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Upgrade(t.Context(), Attempt{}); err != nil {
+					t.Fatal(err)
+				}
+				if s.Differs() {
+					t.Errorf("made for %d: limit %d does not serve", made, limit)
+				}
+				g := s.Serving()
+				older := *g.record
+				older.Limits = nil // it decodes no such field
+				if got := older.Sizes[name]; got != made || got != s.Frozen()[name].MaxEntries() {
+					t.Errorf("made for %d, limit %d: an older release reads a size of %d", made, limit, got)
+				}
+				if digest, err := older.identity(); err != nil || digest != s.view.super.digest(g.Number) {
+					t.Errorf("made for %d, limit %d: an older release does not believe the record: %v", made, limit, err)
+				}
+				if got := g.Sizes()[name]; got != limit {
+					t.Errorf("made for %d: the limit is %d, not %d", made, got, limit)
+				}
+				s.Close()
+			}
+		})
 	}
 }
 
