@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -179,10 +180,7 @@ func (d *demo) acts(ctx context.Context, pace time.Duration) error {
 			return err
 		}
 		d.event("they run again; whose connections broke, connects anew")
-		if err := d.both(ctx, (*side).connect); err != nil {
-			return err
-		}
-		return pause(ctx, pace)
+		return d.anew(ctx, pace)
 	}
 	if err := kill("kill -9: agents and proxies of both nodes are dead"); err != nil {
 		return err
@@ -192,13 +190,36 @@ func (d *demo) acts(ctx context.Context, pace time.Duration) error {
 		return err
 	}
 	d.event("new processes everywhere; whose connections broke, connects anew")
-	if err := d.both(ctx, (*side).connect); err != nil {
-		return err
-	}
-	if err := pause(ctx, pace); err != nil {
+	if err := d.anew(ctx, pace); err != nil {
 		return err
 	}
 	return kill("kill -9, once more")
+}
+
+// patience is how long connections may take to be there again: what comes next is then shown without them.
+const patience = 10 * time.Second
+
+// anew opens what broke in a fault that is over, and goes on once each connection has been answered since, old or new:
+// that one broke its client says a moment later, and the next fault would find nothing to break. It takes pace at least.
+func (d *demo) anew(ctx context.Context, pace time.Duration) error {
+	for _, s := range d.sides {
+		s.heal()
+	}
+	for begin := time.Now(); ; {
+		if err := d.both(ctx, (*side).connect); err != nil {
+			return err
+		}
+		if err := pause(ctx, step); err != nil {
+			return err
+		}
+		if past := time.Since(begin); past >= pace && (d.well() || past >= patience) {
+			return nil
+		}
+	}
+}
+
+func (d *demo) well() bool {
+	return !slices.ContainsFunc(d.sides, func(s *side) bool { return !s.well() })
 }
 
 // both does something on both sides at once.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ type side struct {
 	watched bool
 	rows    []*row
 	byID    map[uint64]*row
+	healed  int64 // when the last fault was over
 }
 
 // row is a connection as it is shown, with those that took its place when it broke.
@@ -52,6 +54,7 @@ type row struct {
 	received, lost uint64
 	// attempts tells that each request has a connection of its own; broken that the last connection is gone.
 	attempts, broken bool
+	well             bool // it was answered since the last fault
 	marks            []mark
 	// good and bad are since the last mark.
 	good, bad bool
@@ -126,7 +129,25 @@ func (s *side) connect(ctx context.Context) error {
 	return nil
 }
 
-// missing is a plan of the connections that there are not.
+// heal notes that a fault is over.
+func (s *side) heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.healed = record.Now()
+	for _, r := range s.rows {
+		r.well = false
+	}
+}
+
+// well tells whether each connection has been answered since the last fault was over.
+func (s *side) well() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.ContainsFunc(s.rows, func(r *row) bool { return !r.attempts && (r.broken || !r.well) })
+}
+
+// missing is a plan of the connections that there are not, which from now on are taken for being opened: if that fails
+// their client says so.
 func (s *side) missing() *flow.Plan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,6 +156,7 @@ func (s *side) missing() *flow.Plan {
 		if s.watched && !r.broken {
 			continue
 		}
+		r.broken = false
 		spec := r.Spec
 		if n := len(s.clients); n > 0 {
 			spec.Name = fmt.Sprintf("%s%s%d", spec.Name, again, n+1)
@@ -224,6 +246,7 @@ func (s *side) see(line any) {
 		if r := s.byID[line.Flow]; r != nil {
 			r.received += line.Received
 			r.good = r.good || line.Received > 0
+			r.well = r.well || line.Received > 0 && line.From > s.healed
 			r.bad = r.bad || r.attempts && line.Received < line.Sent/2
 		}
 	case *record.Done:

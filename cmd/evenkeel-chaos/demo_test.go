@@ -117,3 +117,29 @@ func TestDemoTopology(t *testing.T) {
 		}
 	}
 }
+
+// A client says a moment later that its connection broke in a fault: until then nothing is missing, and all the same
+// nothing is well.
+func TestWellMeansAnsweredSince(t *testing.T) {
+	s := newSide(netsim.Ambient, "", "", new(sync.Mutex))
+	s.rows, s.watched = s.rows[:1], true
+	first := &record.Flow{ID: 1, Name: s.rows[0].Name}
+	s.see(first)
+	s.see(&record.Window{Flow: 1, From: record.Now() - int64(time.Second), Received: 1})
+	s.heal()
+	if len(s.missing().Flows) != 0 || s.well() {
+		t.Error("before the client says anything it is well, or known to be broken")
+	}
+	s.see(&record.Break{Flow: 1})
+	if s.well() || len(s.missing().Flows) != 1 || len(s.missing().Flows) != 0 {
+		t.Error("what broke is not opened once")
+	}
+	s.see(&record.Flow{ID: 2, Name: first.Name + again + "2"})
+	if s.well() {
+		t.Error("a connection is well that was not answered yet")
+	}
+	s.see(&record.Window{Flow: 2, From: record.Now() + 1, Received: 1})
+	if !s.well() {
+		t.Error("what was answered is not well")
+	}
+}
