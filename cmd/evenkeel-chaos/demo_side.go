@@ -54,7 +54,7 @@ type row struct {
 	received, lost uint64
 	// attempts tells that each request has a connection of its own; broken that the last connection is gone.
 	attempts, broken bool
-	well             bool // it was answered since the last fault
+	answered         int64 // when the last step began in which it was
 	marks            []mark
 	// good and bad are since the last mark.
 	good, bad bool
@@ -134,16 +134,13 @@ func (s *side) heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.healed = record.Now()
-	for _, r := range s.rows {
-		r.well = false
-	}
 }
 
 // well tells whether each connection has been answered since the last fault was over.
 func (s *side) well() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !slices.ContainsFunc(s.rows, func(r *row) bool { return !r.attempts && (r.broken || !r.well) })
+	return !slices.ContainsFunc(s.rows, func(r *row) bool { return !r.attempts && (r.broken || r.answered <= s.healed) })
 }
 
 // missing is a plan of the connections that there are not, which from now on are taken for being opened: if that fails
@@ -245,8 +242,9 @@ func (s *side) see(line any) {
 	case *record.Window:
 		if r := s.byID[line.Flow]; r != nil {
 			r.received += line.Received
-			r.good = r.good || line.Received > 0
-			r.well = r.well || line.Received > 0 && line.From > s.healed
+			if line.Received > 0 {
+				r.good, r.answered = true, max(r.answered, line.From)
+			}
 			r.bad = r.bad || r.attempts && line.Received < line.Sent/2
 		}
 	case *record.Done:
