@@ -4,6 +4,7 @@ package upgrade
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -63,11 +64,16 @@ func (s *Store) createFrozen(p *Plan) error {
 		if err != nil {
 			return fmt.Errorf("create map %s: %w", name, err)
 		}
-		s.view.maps[name] = m
 		path := join(pathMaps, name)
 		if err := s.journal.do(StepPinMap, path, func() error { return pin(m, s.at(path)) }); err != nil {
+			m.Close()
 			return err
 		}
+		more := maps.Clone(s.view.maps)
+		more[name] = m
+		s.naming.Lock()
+		s.view.maps = more
+		s.naming.Unlock()
 	}
 	return nil
 }

@@ -38,6 +38,8 @@ type Store struct {
 	created bool // Open has made it
 
 	mu sync.Mutex // held by everything that changes generations or the word
+	// naming is of view.maps, which an upgrade replaces by more while others look: what was handed out never changes.
+	naming sync.RWMutex
 }
 
 // Word is the word as it is now.
@@ -56,7 +58,11 @@ func (s *Store) Created() bool { return s.created }
 func (s *Store) Differs() bool { return !s.same }
 
 // Frozen are the maps that all generations share, by name. The caller must not change the map.
-func (s *Store) Frozen() map[string]*ebpf.Map { return s.view.maps }
+func (s *Store) Frozen() map[string]*ebpf.Map {
+	s.naming.RLock()
+	defer s.naming.RUnlock()
+	return s.view.maps
+}
 
 // Generation returns a loaded generation, nil if there is none of that number.
 func (s *Store) Generation(n uint16) *Generation {
@@ -104,16 +110,19 @@ func (s *Store) Inspect() (*State, error) {
 	for _, m := range state.Maps {
 		pinned[m.Name] = m.ID
 	}
-	for _, name := range sortedKeys(s.view.maps) {
-		path, used := join(pathMaps, name), mapID(s.view.maps[name])
+	frozen := s.Frozen()
+	for _, name := range sortedKeys(frozen) {
+		path, used := join(pathMaps, name), mapID(frozen[name])
 		id, there := pinned[name]
 		switch {
 		case slices.ContainsFunc(state.Damages, func(d Damage) bool { return d.Path == path }):
 		case !there:
-			state.Damages = append(state.Damages, Damage{path, "it is gone", "the agent that runs pins it again, do not end it before"})
+			state.Damages = append(state.Damages, Damage{path, "it is gone",
+				"the agent that runs pins it again, do not end it before"})
 		case id != used:
 			what := fmt.Sprintf("it is map %d, the agent uses %d", id, used)
-			state.Damages = append(state.Damages, Damage{path, what, "find out who put it there, and remove it: the agent pins its own again"})
+			state.Damages = append(state.Damages, Damage{path, what,
+				"find out who put it there, and remove it: the agent pins its own again"})
 		}
 	}
 	return state, nil
