@@ -76,39 +76,29 @@ func (v *view) diagnoseExtras() (all []Damage) {
 			frozen[name] = true
 		}
 	}
-	add := func(path string) {
-		if _, err := os.Lstat(v.tree.at(path)); err == nil {
-			all = append(all, Damage{path, "no release put it there", evict})
+	add := func(dir string, names []string, known func(name string) bool) {
+		for _, name := range names {
+			path := join(dir, name)
+			if _, err := os.Lstat(v.tree.at(path)); !known(name) && err == nil {
+				all = append(all, Damage{path, "no release put it there", evict})
+			}
 		}
 	}
-	for _, name := range sortedKeys(v.maps) {
-		if !frozen[name] {
-			add(join(pathMaps, name))
-		}
-	}
-	for _, name := range sortedKeys(v.calls) {
-		if !hooks[name] {
-			add(join(pathCalls, name))
-		}
-	}
-	for _, name := range sortedKeys(v.entries) {
-		if !hooks[name] {
-			add(join(pathEntries, name))
-		}
-	}
+	isHook := func(name string) bool { return hooks[name] }
+	add(pathMaps, sortedKeys(v.maps), func(name string) bool { return frozen[name] })
+	add(pathCalls, sortedKeys(v.calls), isHook)
+	add(pathEntries, sortedKeys(v.entries), isHook)
 	g := v.generations[serve]
-	for _, name := range sortedKeys(g.Maps) {
-		if _, known := g.record.Sizes[name]; (!known || frozen[name]) && !migrate.IsSide(name) {
-			add(join(generationPath(serve), "maps", name))
-		}
-	}
-	for _, name := range sortedKeys(g.Programs) {
+	own, path := g.record.Sizes, generationPath(serve)
+	add(join(path, "maps"), sortedKeys(g.Maps), func(name string) bool {
+		_, has := own[name]
+		return has && !frozen[name] || migrate.IsSide(name)
+	})
+	add(join(path, "progs"), sortedKeys(g.Programs), func(name string) bool {
 		isMain := func(h Hook) bool { return h.Program == name }
-		if !slices.Contains(g.record.Programs, name) && !slices.ContainsFunc(g.record.Hooks, isMain) &&
-			!strings.HasPrefix(name, passName("")) {
-			add(join(generationPath(serve), "progs", name))
-		}
-	}
+		return slices.Contains(g.record.Programs, name) || slices.ContainsFunc(g.record.Hooks, isMain) ||
+			strings.HasPrefix(name, passName(""))
+	})
 	return all
 }
 
