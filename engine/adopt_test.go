@@ -34,7 +34,7 @@ var key4 = key{Address: bpf.AddressOf(dial4.Addr()), Port: bpf.BigEndian(53), Pr
 
 func (m *model) numbers(k key) map[int]int {
 	counts := make(map[int]int)
-	m.each(k, func(_ int, at netip.AddrPort) bool {
+	m.each(k, func(_ int, _ uint32, at netip.AddrPort) bool {
 		counts[number(at.Addr())]++
 		return true
 	})
@@ -76,11 +76,14 @@ func TestAdoptedServiceOutlivesTheFirstSource(t *testing.T) {
 	moved := *wrong
 	moved.Addresses = []netip.Addr{netip.MustParseAddr("10.96.0.99")}
 	before := m.writes
-	m.kept = map[key][]netip.AddrPort{key4: {netip.MustParseAddrPort("10.1.0.1:5353")}}
+	m.keep(m)
 	mustApply(t, e, "high", Change{Services: map[string]*Service{wrong.Name: &moved}})
+	m.rest()
 	mustApply(t, e, "low", serviceChange(dns(), ready(1, 1)))
+	m.rest()
 	for _, source := range sourceNames {
 		mustApply(t, e, source, Change{Synced: everyKind})
+		m.rest()
 	}
 	m.check(t, e)
 	if before == m.writes {

@@ -63,7 +63,7 @@ func TestAddressConflict(t *testing.T) {
 	if got := e.Stats().Pending; got != 1 {
 		t.Errorf("%d pending, want 1", got)
 	}
-	m.kept = map[key][]netip.AddrPort{key4: nil}
+	m.kept = map[key][]kept{key4: nil}
 	mustApply(t, e, "low", Change{Services: map[string]*Service{dns().Name: nil}})
 	if got := fmt.Sprint(m.numbers(key4)); got != "map[2:1]" || e.Stats().Pending != 0 {
 		t.Errorf("slots are %s, %d pending", got, e.Stats().Pending)

@@ -31,7 +31,16 @@ type model struct {
 	dead       bool // every write fails: the process that makes them is no more
 	writes     int
 	graces     int
-	kept       map[key][]netip.AddrPort // what was served and is still wanted: it must be served at every moment
+	kept       map[key][]kept // what was served and is still wanted
+}
+
+// kept is an endpoint that was served and is still wanted. It is served whenever nothing is being changed; while
+// it goes from one level to another it may be on neither, but what remembers it, a socket or an affinity, must not see
+// it end.
+type kept struct {
+	at          netip.AddrPort
+	index       uint32
+	incarnation uint32
 }
 
 // passage follows readers through the levels of one record.
@@ -191,9 +200,9 @@ func (m *model) look() {
 		if _, ok := m.ids[k]; !ok {
 			m.bad("%s is no service any more", portText(k))
 		}
-		for _, address := range wanted {
-			if !m.serves(k, address) {
-				m.bad("%s does not serve %s any more", portText(k), address)
+		for _, e := range wanted {
+			if r := m.endpoints[e.index]; (r.Incarnation != e.incarnation || r.State == 0) && !m.serves(k, e.at) {
+				m.bad("%s has ended the use of %s, which it serves", portText(k), e.at)
 			}
 		}
 	}
@@ -290,15 +299,16 @@ type served struct {
 }
 
 // each calls f for the endpoint of every slot that k leads to, until it returns false.
-func (m *model) each(k key, f func(level int, at netip.AddrPort) bool) {
+func (m *model) each(k key, f func(level int, index uint32, at netip.AddrPort) bool) {
 	index := m.ids[k]
 	if index == 0 || int(index) >= len(m.services) || m.services[index].Key != k {
 		return
 	}
 	for l, packed := range m.services[index].Ranges {
 		for i := range uint32(packed >> 32) {
-			e := m.endpoints[m.slots[uint32(packed)+i]]
-			if !f(l, netip.AddrPortFrom(e.Address.Addr(), bpf.BigEndian(e.Port))) {
+			at := m.slots[uint32(packed)+i]
+			e := m.endpoints[at]
+			if !f(l, at, netip.AddrPortFrom(e.Address.Addr(), bpf.BigEndian(e.Port))) {
 				return
 			}
 		}
@@ -306,7 +316,7 @@ func (m *model) each(k key, f func(level int, at netip.AddrPort) bool) {
 }
 
 func (m *model) serves(k key, address netip.AddrPort) (found bool) {
-	m.each(k, func(_ int, at netip.AddrPort) bool {
+	m.each(k, func(_ int, _ uint32, at netip.AddrPort) bool {
 		found = at == address
 		return !found
 	})
@@ -315,14 +325,26 @@ func (m *model) serves(k key, address netip.AddrPort) (found bool) {
 
 // keep makes it a violation to stop serving what is served now and in wanted as well.
 func (m *model) keep(wanted *model) {
-	m.kept = make(map[key][]netip.AddrPort)
+	m.kept = make(map[key][]kept)
 	for k := range m.ids {
-		m.each(k, func(_ int, at netip.AddrPort) bool {
-			if !slices.Contains(m.kept[k], at) && wanted.serves(k, at) {
-				m.kept[k] = append(m.kept[k], at)
+		m.each(k, func(_ int, index uint32, at netip.AddrPort) bool {
+			e := kept{at, index, m.endpoints[index].Incarnation}
+			if !slices.Contains(m.kept[k], e) && wanted.serves(k, at) {
+				m.kept[k] = append(m.kept[k], e)
 			}
 			return true
 		})
+	}
+}
+
+// rest looks for what is kept and not served while nothing is being changed.
+func (m *model) rest() {
+	for k, wanted := range m.kept {
+		for _, e := range wanted {
+			if !m.serves(k, e.at) {
+				m.bad("%s does not serve %s any more", portText(k), e.at)
+			}
+		}
 	}
 }
 
@@ -335,7 +357,7 @@ func (m *model) normal() map[string]served {
 			continue
 		}
 		s := served{flags: m.services[at].Flags, affinity: m.services[at].Affinity}
-		m.each(k, func(level int, at netip.AddrPort) bool {
+		m.each(k, func(level int, _ uint32, at netip.AddrPort) bool {
 			s.levels[level] = append(s.levels[level], at)
 			return true
 		})

@@ -41,6 +41,9 @@ func (w *world) resend(rt *rapid.T, t *testing.T, e *Engine) {
 		if err := e.Apply(t.Context(), sourceNames[s.source], s.change); err != nil && !onlyConflicts(err) {
 			rt.Fatalf("%v", err)
 		}
+		if m, ok := e.tables.(*model); ok {
+			m.rest()
+		}
 	}
 	<-e.Ready()
 }
