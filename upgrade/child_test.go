@@ -24,11 +24,11 @@ import (
 
 // job is what a test has another process do: this test binary, started again.
 type job struct {
-	Do     string // open, load, uninstall, attach: then say so and wait to be told to end; connect: do so until then
+	Do     string // open, load, uninstall, attach: then say so and wait to be told to end; connect: do so until then; traffic: see traffic_test.go
 	Dir    string
 	Cgroup string
 	Kill   int           // kill yourself after this many steps, 0 for never
-	Busy   int           // threads that connect
+	Busy   int           // threads that connect, or make traffic
 	Rest   time.Duration // of such a thread after ten connections
 }
 
@@ -64,6 +64,8 @@ func (j job) run(ctx context.Context) error {
 		}
 	case "connect":
 		return connectUntilTold(j.Busy, j.Rest)
+	case "traffic":
+		return j.makeTraffic()
 	case "attach":
 		w, err := OpenWriter(ctx, j.Dir)
 		if err != nil {
@@ -179,7 +181,7 @@ func connectUntilTold(threads int, rest time.Duration) error {
 		group.Go(func() {
 			for { // at least once, however early it is told
 				for range 10 {
-					if err := connectOnce(); err != nil {
+					if err := connectOnce(20); err != nil {
 						errs <- err
 						return
 					}
@@ -200,7 +202,7 @@ func connectUntilTold(threads int, rest time.Duration) error {
 	return errors.Join(err, <-errs)
 }
 
-func connectOnce() error {
+func connectOnce(asked int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -209,7 +211,7 @@ func connectOnce() error {
 	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 9, Addr: [4]byte(net.IPv4(127, 0, 0, 1).To4())}); err != nil {
 		return err
 	}
-	for range 20 {
+	for range asked {
 		if _, err := unix.Getpeername(fd); err != nil {
 			return err
 		}
@@ -235,7 +237,10 @@ func start(t *testing.T, j job, in string) *child {
 	c := &child{Cmd: exec.Command("/proc/self/exe"), stderr: new(strings.Builder)}
 	c.Env = append(os.Environ(), jobVariable+"="+string(text))
 	c.Stderr = c.stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL} // when this thread ends: no test may end one
+	if j.Do == "traffic" {
+		c.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
+	}
 	if in != "" {
 		dir, _, err := openCgroup(in)
 		if err != nil {

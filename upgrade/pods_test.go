@@ -22,13 +22,20 @@ import (
 // descriptor of that namespace.
 func inNamespace(t *testing.T, do func(netns int)) {
 	t.Helper()
+	elsewhere(t, func() error { return unix.Unshare(unix.CLONE_NEWNET) }, do)
+}
+
+// elsewhere runs a test function in the network namespace that its thread enters, and hands it a descriptor of that. The
+// thread comes back: if it ended, the kernel would kill every child that it started.
+func elsewhere(t *testing.T, enter func() error, do func(netns int)) {
+	t.Helper()
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer home.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+	if err := enter(); err != nil {
 		privilege(t, err)
 	}
 	defer func() {

@@ -13,6 +13,18 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type tinyTinyHook uint32
+
+const (
+	tinyTinyHookTINY_ALL       tinyTinyHook = 0
+	tinyTinyHookTINY_CONNECT4  tinyTinyHook = 1
+	tinyTinyHookTINY_PEERNAME4 tinyTinyHook = 2
+	tinyTinyHookTINY_MSG       tinyTinyHook = 3
+	tinyTinyHookTINY_LOOKUP    tinyTinyHook = 4
+	tinyTinyHookTINY_TCX       tinyTinyHook = 5
+	tinyTinyHookTINY_HOOKS     tinyTinyHook = 6
+)
+
 type tinyTinyRules struct {
 	_        structs.HostLayout
 	Word     uint64

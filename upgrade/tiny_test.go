@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test -type tiny_rules -type tiny_total tiny testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test -type tiny_rules -type tiny_total -type tiny_hook tiny testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test tinyReordered testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -DREORDERED
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test tinyOther testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -DOTHER
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -no-global-types -target bpfel -go-package upgrade -output-suffix _test tinyExtra testdata/tiny.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -DEXTRA

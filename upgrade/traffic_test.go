@@ -3,18 +3,215 @@
 package upgrade
 
 import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
-// Serve goes to and fro ten thousand times between two live generations while connections are made, each of which
-// meets several hooks: none meets two generations. The control's entry programs do not look at the stamp, and some do.
+// made is what a child made happen at each hook, by its own count of system calls and packets, which owes nothing to BPF.
+type made [tinyTinyHookTINY_HOOKS]uint64
+
+// makeTraffic makes threads of traffic of a job in a network namespace of its own: it says so when that is set up, begins
+// when it is told "go", ends when it is told "stop", and says how much there was. Each round waits for what it sent.
+func (j job) makeTraffic() error {
+	if err := exec.Command("ip", "link", "set", "lo", "up").Run(); err != nil {
+		return fmt.Errorf("loopback: %w", err)
+	}
+	workers := make([]*worker, j.Busy)
+	for i := range workers {
+		var err error
+		if workers[i], err = newWorker(j.Dir, uint32(i)); err != nil {
+			return err
+		}
+	}
+	orders := bufio.NewReader(os.Stdin)
+	fmt.Fprintln(os.Stdout, "done 0")
+	if _, err := orders.ReadString('\n'); err != nil {
+		return err
+	}
+	packets, err := loopbackPackets(os.Getpid())
+	if err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	var stop atomic.Bool
+	errs, told := make([]error, j.Busy), make(chan error, 1)
+	go func() {
+		_, err := orders.ReadString('\n')
+		stop.Store(true)
+		told <- err
+	}()
+	for i, w := range workers {
+		group.Go(func() {
+			for errs[i] == nil && !stop.Load() {
+				errs[i] = w.round()
+			}
+			stop.Store(true) // what fails fails at once
+		})
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := <-told; err != nil {
+		return err
+	}
+	var all made
+	for _, w := range workers {
+		for hook, n := range w.made {
+			all[hook] += n
+		}
+	}
+	all[tinyTinyHookTINY_TCX] = -packets // with the packets in the end, for the last may be on its way
+	if err := json.NewEncoder(os.Stdout).Encode(all); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, orders)
+	return err
+}
+
+// worker is one thread of traffic: new UDP sockets that are connected and asked for their peer, messages of a TCP socket
+// in the sockhash, and datagrams to a socket that has to be looked up.
+type worker struct {
+	made     made
+	from, to int // of TCP
+	send     int // of UDP
+	receive  int
+	at       unix.Sockaddr
+	byte     [1]byte
+}
+
+func newWorker(dir string, key uint32) (*worker, error) {
+	w := new(worker)
+	loopback := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	socket := func(kind int) (fd int, err error) {
+		if fd, err = unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0); err != nil {
+			return -1, err
+		}
+		return fd, errors.Join(unix.Bind(fd, loopback),
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
+	}
+	listener, err := socket(unix.SOCK_STREAM)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(listener)
+	if err := unix.Listen(listener, 1); err != nil {
+		return nil, err
+	}
+	at, err := unix.Getsockname(listener)
+	if err != nil {
+		return nil, err
+	}
+	if w.from, err = socket(unix.SOCK_STREAM); err != nil {
+		return nil, err
+	}
+	if err := unix.Connect(w.from, at); err != nil {
+		return nil, err
+	}
+	w.made[tinyTinyHookTINY_CONNECT4]++
+	if w.to, _, err = unix.Accept(listener); err != nil {
+		return nil, err
+	}
+	sockets, err := ebpf.LoadPinnedMap(filepath.Join(dir, pathMaps, "tiny_sockets"), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer sockets.Close()
+	if err := sockets.Put(key, uint64(w.from)); err != nil {
+		return nil, err
+	}
+	if w.send, err = socket(unix.SOCK_DGRAM); err != nil {
+		return nil, err
+	}
+	if w.receive, err = socket(unix.SOCK_DGRAM); err != nil {
+		return nil, err
+	}
+	w.at, err = unix.Getsockname(w.receive)
+	return w, err
+}
+
+func (w *worker) round() error {
+	const asked = 4
+	if err := connectOnce(asked); err != nil {
+		return err
+	}
+	w.made[tinyTinyHookTINY_CONNECT4]++
+	w.made[tinyTinyHookTINY_PEERNAME4] += asked
+	if _, err := unix.Write(w.from, w.byte[:]); err != nil {
+		return err
+	}
+	w.made[tinyTinyHookTINY_MSG]++
+	if _, err := unix.Read(w.to, w.byte[:]); err != nil {
+		return fmt.Errorf("no message came: %w", err)
+	}
+	if err := unix.Sendto(w.send, w.byte[:], 0, w.at); err != nil {
+		return err
+	}
+	w.made[tinyTinyHookTINY_LOOKUP]++
+	if _, err := unix.Read(w.receive, w.byte[:]); err != nil {
+		return fmt.Errorf("no datagram came: %w", err)
+	}
+	return nil
+}
+
+// loopbackPackets is how many packets the loopback of a process's network namespace has got.
+func loopbackPackets(pid int) (n uint64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, counts, _ := strings.Cut(string(text), "lo:")
+	_, err = fmt.Sscan(counts, new(uint64), &n)
+	return n, err
+}
+
+// flipping is how often the word is changed: EVENKEEL_FLIPS=1000000 goes on for some minutes.
+func flipping(t *testing.T) int {
+	t.Helper()
+	n := 10_000
+	if more := os.Getenv("EVENKEEL_FLIPS"); more != "" {
+		var err error
+		if n, err = strconv.Atoi(more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// Serve and canary are exchanged, floor kept, under traffic at five hooks: each event of each hook runs one program, once,
+// and no socket meets two generations. The controls are what else one might do: entry programs that do not look at the
+// stamp, programs exchanged link by link, a slot that is emptied before it is filled, a program that is attached before the
+// other is gone.
 func TestFlipsUnderLoad(t *testing.T) {
+	flips := flipping(t)
 	for _, c := range []struct {
-		name        string
-		ignoreStamp bool
-	}{{"stamped", false}, {"control", true}} {
+		name               string
+		gap, double, mixed bool
+		flips              int
+		flip               func(*testing.T, bed, *Store, int)
+		ignoreStamp        bool
+	}{
+		{name: "by the word", flips: flips, flip: flipWord},
+		{name: "control: stamps ignored", flips: 2000, flip: flipWord, ignoreStamp: true, mixed: true},
+		{name: "control: link by link", flips: 2000, flip: flipLinks, mixed: true},
+		{name: "control: emptied slot", flips: 500, flip: flipEmptied, gap: true},
+		{name: "control: beside", flips: 50, flip: flipBeside, double: true, mixed: true},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBed(t)
 			plane := tinyPlane(_TinyBytes)
@@ -27,55 +224,171 @@ func TestFlipsUnderLoad(t *testing.T) {
 			if err := s.Load(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
-			load := start(t, job{Do: "connect", Busy: 2}, b.cgroup)
+			load := start(t, job{Do: "traffic", Busy: 2, Dir: b.dir}, b.cgroup)
 			load.done(t)
-			one := s.Word()
-			for range 5000 {
-				tried, err := s.Word().Try(2, 0) // live, but no new connection gets it
+			load.attach(t, s)
+			load.tell(t, "go")
+			answer := make(chan string, 1)
+			go func() {
+				line, err := load.out.ReadString('\n')
+				if err != nil {
+					line = err.Error()
+				}
+				answer <- line
+			}()
+			line := ""
+			for i := 0; line == "" && (i < c.flips || total(t, b.dir, tinyTinyTotalTINY_EVENTS) < 10_000); i++ {
+				c.flip(t, b, s, i)
+				select {
+				case line = <-answer:
+				default:
+				}
+			}
+			if line == "" {
+				load.tell(t, "stop")
+				line = <-answer
+			}
+			var want made
+			if err := json.Unmarshal([]byte(line), &want); err != nil {
+				t.Fatalf("the traffic ended: %s: %v: %s", line, load.Wait(), load.stderr)
+			}
+			var got made
+			settled := func() bool {
+				packets, err := loopbackPackets(load.Process.Pid)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := s.Swap(s.Word(), tried); err != nil {
-					t.Fatal(err)
+				ran := want
+				ran[tinyTinyHookTINY_TCX] += packets
+				got = ranAt(t, s.Generation(1))
+				for hook, n := range ranAt(t, s.Generation(2)) {
+					got[hook] += n
 				}
-				served := tried.Upgrade(2)
-				if err := s.Swap(tried, served); err != nil {
-					t.Fatal(err)
+				if ran[tinyTinyHookTINY_TCX] != got[tinyTinyHookTINY_TCX] {
+					return false
 				}
-				if err := s.Swap(served, one.WithCanary(2, 0)); err != nil {
-					t.Fatal(err)
-				}
+				want = ran
+				return true
 			}
+			eventually(t, "every packet has passed", settled)
 			load.end(t)
+			gaps, doubles := uint64(0), uint64(0)
+			for hook := range want[1:] {
+				gaps += max(want[hook+1], got[hook+1]) - got[hook+1]
+				doubles += max(want[hook+1], got[hook+1]) - want[hook+1]
+			}
 			mixed, missed := total(t, b.dir, tinyTinyTotalTINY_MIXED), total(t, b.dir, tinyTinyTotalTINY_MISSED)
-			events := total(t, b.dir, tinyTinyTotalTINY_EVENTS)
 			first, second := ran(t, s.Generation(1)), ran(t, s.Generation(2))
-			t.Logf("%d events, %d by generation 1, %d by 2, %d mixed", events, first, second, mixed)
-			if missed > 0 {
-				t.Errorf("%d events met an empty slot", missed)
+			t.Logf("%d changes; at hooks %v; %d events by generation 1, %d by 2; %d gaps, %d twice, %d mixed",
+				c.flips, want[1:], first, second, gaps, doubles, mixed)
+			if c.gap != (gaps > 0) || c.gap != (missed > 0) || c.double != (doubles > 0) || c.mixed != (mixed > 0) {
+				t.Errorf("%d events met nothing (%d an empty slot), %d ran twice, %d met another generation than their socket's: "+
+					"made %v, ran %v", gaps, missed, doubles, mixed, want[1:], got[1:])
 			}
-			if first == 0 || second == 0 || events != first+second {
-				t.Errorf("%d events, %d by generation 1, %d by 2: that says nothing", events, first, second)
-			}
-			if c.ignoreStamp != (mixed > 0) {
-				t.Errorf("%d of %d events met another generation than the connection's", mixed, events)
+			for hook, n := range want[1:] {
+				if n == 0 || first == 0 || second == 0 && !c.gap {
+					t.Errorf("hook %d met %d events, generations ran %d and %d: that says nothing", hook+1, n, first, second)
+				}
 			}
 		})
 	}
 }
 
-// ran is how many events the programs of a generation counted.
-func ran(t *testing.T, g *Generation) (sum uint64) {
+func (c *child) tell(t *testing.T, order string) {
 	t.Helper()
-	var each []uint64
-	if err := g.Maps["tiny_counts"].Lookup(uint32(0), &each); err != nil {
+	if _, err := fmt.Fprintln(c.stdin, order); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range each {
-		sum += n
-	}
-	return sum
 }
+
+// attach attaches the hooks of pods to the child's network namespace.
+func (c *child) attach(t *testing.T, s *Store) {
+	t.Helper()
+	enter := func() error {
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.Process.Pid))
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+	}
+	elsewhere(t, enter, func(netns int) {
+		const loopback = 1
+		if err := errors.Join(
+			s.Pods.Attach(t.Context(), Target{Pod: "a", Hook: "lookup", Netns: netns}),
+			s.Pods.Attach(t.Context(), Target{Pod: "a", Hook: "tcx", Interface: loopback}),
+		); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func flipWord(t *testing.T, _ bed, s *Store, i int) {
+	t.Helper()
+	word := s.Word()
+	if err := s.Swap(word, word.WithServe(uint16(2-i%2)).WithCanary(uint16(1+i%2), 0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flipLinks gives every link of the cgroup another program, one after the other.
+func flipLinks(t *testing.T, b bed, s *Store, i int) {
+	t.Helper()
+	for _, hook := range []string{"connect4", "peername4"} {
+		l, err := link.LoadPinnedLink(filepath.Join(b.dir, pathLinks, hook), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = l.Update(s.Generation(uint16(2 - i%2)).Programs["tiny_"+hook])
+		if err := errors.Join(err, l.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// flipEmptied takes a program out of its slot before it puts it in again.
+func flipEmptied(t *testing.T, _ bed, s *Store, _ int) {
+	t.Helper()
+	calls, at := s.view.calls["peername4"], Base(1)
+	if err := calls.Delete(at); err != nil {
+		t.Fatal(err)
+	}
+	if err := calls.Put(at, s.Generation(1).Programs["tiny_peername4"]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flipBeside attaches a program for a moment while that of the other generation is attached.
+func flipBeside(t *testing.T, b bed, s *Store, _ int) {
+	t.Helper()
+	l, err := link.AttachCgroup(link.CgroupOptions{
+		Path: b.cgroup, Attach: ebpf.AttachCgroupInet4GetPeername, Program: s.Generation(2).Programs["tiny_peername4"],
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ranAt is how often the programs of a generation ran, by hook.
+func ranAt(t *testing.T, g *Generation) (all made) {
+	t.Helper()
+	for hook := range all {
+		var each []uint64
+		if err := g.Maps["tiny_counts"].Lookup(uint32(hook), &each); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range each {
+			all[hook] += n
+		}
+	}
+	return all
+}
+
+// ran is how many events the programs of a generation counted.
+func ran(t *testing.T, g *Generation) uint64 { return ranAt(t, g)[tinyTinyHookTINY_ALL] }
 
 // Why prog arrays are pinned before anything is attached: the kernel empties one when its last descriptor or pin goes,
 // though programs go on jumping through it.

@@ -68,6 +68,16 @@ struct {
 	MAP(BPF_MAP_TYPE_ARRAY, TINY_TOTALS, __u32, __u64);
 } tiny_totals SEC(".maps");
 
+enum tiny_hook {
+	TINY_ALL,
+	TINY_CONNECT4,
+	TINY_PEERNAME4,
+	TINY_MSG,
+	TINY_LOOKUP,
+	TINY_TCX,
+	TINY_HOOKS,
+};
+
 struct tiny_route {
 #ifdef REORDERED
 	__u32 weight;
@@ -84,7 +94,7 @@ struct {
 } tiny_routes SEC(".maps");
 
 struct {
-	MAP(BPF_MAP_TYPE_PERCPU_ARRAY, 1, __u32, __u64);
+	MAP(BPF_MAP_TYPE_PERCPU_ARRAY, TINY_HOOKS, __u32, __u64); /* by enum tiny_hook */
 } tiny_counts SEC(".maps");
 
 #ifdef EXTRA
@@ -223,13 +233,22 @@ int enter_tcx(struct __sk_buff *ctx)
 	return -1;
 }
 
-static __always_inline void seen(void)
+static __always_inline void count(enum tiny_hook hook)
+{
+	__u32 index = hook;
+	__u64 *value = bpf_map_lookup_elem(&tiny_counts, &index);
+
+	if (value)
+		__sync_fetch_and_add(value, 1); /* a program may be preempted by one of another hook */
+}
+
+static __always_inline void seen(enum tiny_hook hook)
 {
 	__u32 zero = 0;
-	__u64 *count = bpf_map_lookup_elem(&tiny_counts, &zero);
 
-	if (count)
-		(*count)++;
+	count(TINY_ALL);
+	if (hook)
+		count(hook);
 	bpf_map_lookup_elem(&tiny_routes, &zero);
 #ifdef EXTRA
 	bpf_map_lookup_elem(&tiny_extra, &zero);
@@ -246,11 +265,11 @@ static __always_inline void seen(void)
 	total(TINY_EVENTS);
 }
 
-static __always_inline int at_socket(struct bpf_sock_addr *ctx)
+static __always_inline int at_socket(struct bpf_sock_addr *ctx, enum tiny_hook hook)
 {
-	struct tiny_stamp *s = bpf_sk_storage_get(&tiny_stamps, ctx->sk, 0, 0);
+	struct tiny_stamp *s = bpf_sk_storage_get(&tiny_stamps, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 
-	seen();
+	seen(hook);
 	if (!s)
 		return 1;
 	if (s->ran && s->ran != config.generation)
@@ -263,35 +282,35 @@ SEC("cgroup/connect4")
 int tiny_connect4(struct bpf_sock_addr *ctx)
 {
 #ifdef OTHER
-	seen();
+	seen(TINY_ALL);
 #endif
-	return at_socket(ctx);
+	return at_socket(ctx, TINY_CONNECT4);
 }
 
 SEC("cgroup/getpeername4")
 int tiny_peername4(struct bpf_sock_addr *ctx)
 {
-	return at_socket(ctx);
+	return at_socket(ctx, TINY_PEERNAME4);
 }
 
 SEC("sk_msg")
 int tiny_msg(struct sk_msg_md *ctx)
 {
-	seen();
+	seen(TINY_MSG);
 	return SK_PASS;
 }
 
 SEC("sk_lookup")
 int tiny_lookup(struct bpf_sk_lookup *ctx)
 {
-	seen();
+	seen(TINY_LOOKUP);
 	return SK_PASS;
 }
 
 SEC("tcx/ingress")
 int tiny_tcx(struct __sk_buff *ctx)
 {
-	seen();
+	seen(TINY_TCX);
 	return -1;
 }
 
@@ -313,13 +332,14 @@ int tiny_rule(struct tiny_rules *r)
 	r->run = word_run(r->word, r->stamp);
 	r->stamped = word_stamp_of(r->word, r->random, r->chosen);
 	r->base = word_base(r->stamp);
-	seen();
+	seen(TINY_ALL);
 	return 0;
 }
 
 const struct exported {
 	struct tiny_rules rules;
 	enum tiny_total total;
+	enum tiny_hook hook;
 } *exported __attribute__((unused));
 
 char _license[] SEC("license") = "Dual BSD/GPL";
