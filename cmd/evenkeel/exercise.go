@@ -55,7 +55,7 @@ No agent may be running, for it would be the owner of the word.`,
 	}
 	f := c.Flags()
 	f.StringVar(&x.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
-	f.StringVar(&x.cgroup, "cgroup", "", "cgroup that the data plane is attached to (default: the root of cgroup2)")
+	f.StringVar(&x.cgroup, "cgroup", "", "cgroup that the data plane is to be attached to (default: the one that it is attached to)")
 	f.IntVar(&x.flips, "flips", 1000, "how often to change the generation that serves")
 	f.DurationVar(&x.interval, "interval", time.Millisecond, "time between two changes")
 	f.BoolVar(&x.takeOver, "take-over", false, "kill the agent that is running")
@@ -91,7 +91,7 @@ type exerciseDocument struct {
 
 func (x *exercise) run(ctx context.Context, e command.Env) (d *exerciseDocument, err error) {
 	if x.cgroup == "" {
-		if x.cgroup, err = plane.CgroupRoot(); err != nil {
+		if x.cgroup, err = attachedCgroup(x.dir); err != nil {
 			return nil, err
 		}
 	}

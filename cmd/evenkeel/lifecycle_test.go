@@ -74,7 +74,7 @@ func (n *node) checkSecondAgent(t *testing.T, agent *process, pod *podProcess) {
 	if got.code != 1 || !strings.Contains(got.stderr, pid) || !strings.Contains(got.stderr, "--take-over") {
 		t.Errorf("uninstall beside an agent: %+v", got)
 	}
-	got = evenkeel(t, "upgrade", "exercise", "--pin-dir", n.dir, "--cgroup", n.cgroup)
+	got = evenkeel(t, "upgrade", "exercise", "--pin-dir", n.dir)
 	if got.code != 1 || !strings.Contains(got.stderr, pid) {
 		t.Errorf("exercise beside an agent: %+v", got)
 	}

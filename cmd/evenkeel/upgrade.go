@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,7 +63,7 @@ func (u *upgrading) targetFlags(c *cobra.Command) {
 }
 
 func (u *upgrading) ownerFlags(c *cobra.Command) {
-	c.Flags().StringVar(&u.cgroup, "cgroup", "", "cgroup that the data plane is attached to (default: the root of cgroup2)")
+	c.Flags().StringVar(&u.cgroup, "cgroup", "", "cgroup that the data plane is to be attached to (default: the one that it is attached to)")
 	c.Flags().BoolVar(&u.takeOver, "take-over", false, "kill the agent that is running, if one is")
 }
 
@@ -127,14 +128,14 @@ func releaseFile(path string, sizes map[string]uint32) (upgrade.DataPlane, error
 
 // open takes the pinned state, whatever release serves.
 func (u *upgrading) open(ctx context.Context, e command.Env, p upgrade.DataPlane, accept upgrade.Accept) (*upgrade.Store, error) {
-	var err error
-	if u.cgroup == "" {
-		if u.cgroup, err = plane.CgroupRoot(); err != nil {
-			return nil, err
-		}
-	}
 	if _, err := os.Stat(u.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, upgrade.ErrNotInstalled // and nothing is installed by an upgrade
+	}
+	var err error
+	if u.cgroup == "" {
+		if u.cgroup, err = attachedCgroup(u.dir); err != nil {
+			return nil, err
+		}
 	}
 	log, err := newLog(e.Stderr, "warn", "text")
 	if err != nil {
@@ -155,6 +156,21 @@ func (u *upgrading) open(ctx context.Context, e command.Env, p upgrade.DataPlane
 		},
 	})
 	return s, explainUpgrade(err)
+}
+
+// attachedCgroup is the cgroup that what is pinned is attached to; the root of cgroup2 where it is attached to none, or
+// cannot be looked at, of which whoever takes it says more.
+func attachedCgroup(dir string) (string, error) {
+	state, err := upgrade.Inspect(dir)
+	if err != nil {
+		return plane.CgroupRoot()
+	}
+	for _, h := range state.Hooks {
+		if h.At == upgrade.Cgroup.String() && filepath.IsAbs(h.Target) { // one that is gone has a number only
+			return h.Target, nil
+		}
+	}
+	return plane.CgroupRoot()
 }
 
 func explainUpgrade(err error) error {

@@ -65,7 +65,7 @@ func TestUpgradeOfANode(t *testing.T) {
 	}
 	owner := func(args ...string) result {
 		t.Helper()
-		return run(append(args, "--cgroup", n.cgroup, "-o", "json")...)
+		return run(append(args, "-o", "json")...) // in the cgroup that it is attached to
 	}
 
 	if got := run("plan"); got.code != 0 || !strings.Contains(got.stdout, "nothing to do") {
