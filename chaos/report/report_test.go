@@ -107,7 +107,7 @@ func TestConclude(t *testing.T) {
 		says  string
 	}{
 		"all well": {[]types.SpecReport{specOf("a", types.SpecStatePassed, good(aRun("", 3, 0, 0), discarded, control))}, "", Yes,
-			"Yes, it may be rolled out: 1 expectation came true, 3 connections held, at worst 6.2 ms late and 5 connections of the controls did not, as must be."},
+			"Yes, it may be rolled out: 1 expectation came true, 3 connections held (at worst 6.2 ms late) and 5 connections of the controls did not, as must be."},
 		"a part": {[]types.SpecReport{specOf("a", types.SpecStatePassed, good(aRun("", 3, 0, 0)))}, "tier:smoke", Yes,
 			"Yes, it may be rolled out as far as tier:smoke goes: 1 expectation"},
 		"broken": {[]types.SpecReport{specOf("a", types.SpecStatePassed, nil), specOf("b", types.SpecStateFailed, good(aRun("", 9, 2, 1)))}, "", No,

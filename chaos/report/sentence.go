@@ -97,7 +97,7 @@ func (r *Report) first() string {
 func (r *Report) proof() string {
 	var parts []string
 	if r.Flows.Intact > 0 {
-		text := fmt.Sprintf("%s held, at worst %s late", plural(r.Flows.Intact, "connection"), gap(r.WorstGap))
+		text := fmt.Sprintf("%s held (at worst %s late)", plural(r.Flows.Intact, "connection"), gap(r.WorstGap))
 		if bad := r.Flows.Stalled + r.Flows.Broken; bad > 0 { // what a spec expected
 			text = fmt.Sprintf("%s held and %d did not, as expected", plural(r.Flows.Intact, "connection"), bad)
 		}

@@ -140,6 +140,9 @@ func (o *runOptions) check(c *cobra.Command) error {
 			return command.Usage(c, err)
 		}
 	}
+	if err := unix.Access(filepath.Join(o.Binaries, "evenkeel"), unix.X_OK); err != nil && o.from == "" && !o.list {
+		return command.Usage(c, fmt.Errorf("--binaries %s: there is no evenkeel to test: %w", o.Binaries, err))
+	}
 	if err := chaos.Configure(o.Config); err != nil {
 		return command.Usage(c, err)
 	}
@@ -253,10 +256,10 @@ func runSuites(ctx context.Context, e command.Env, o runOptions) error {
 	}
 	r.Title = "evenkeel-chaos"
 	r.Seed, r.Dataplane, r.Repeat = uint64(suite.RandomSeed), cmp.Or(o.dataplane, string(netsim.Evenkeel)), o.again(suite.RandomSeed)
-	what := release(ctx, filepath.Join(o.Binaries, "evenkeel"))
+	what := releaseOf(ctx, filepath.Join(o.Binaries, "evenkeel"))
 	r.About = append([]report.Fact{{Name: "release", Value: what}}, machine()...)
 	if o.Rollout != nil {
-		from, to := release(ctx, o.Rollout.From), release(ctx, o.Rollout.To)
+		from, to := releaseOf(ctx, o.Rollout.From), releaseOf(ctx, o.Rollout.To)
 		r.About = append([]report.Fact{{Name: "from", Value: from + ", " + o.Rollout.From},
 			{Name: "to", Value: to + ", " + o.Rollout.To}, {Name: "topology", Value: o.topology}}, machine()...)
 		if from == to { // builds that give themselves no name of their own
@@ -339,8 +342,8 @@ func (o *runOptions) again(seed int64) string {
 	return strings.Join(line, " ")
 }
 
-// release is what a binary says that it is; its path if it says nothing.
-func release(ctx context.Context, path string) string {
+// releaseOf is what a binary says that it is; its path if it says nothing.
+func releaseOf(ctx context.Context, path string) string {
 	said, err := exec.CommandContext(ctx, path, "--version").Output()
 	name := strings.TrimSpace(strings.Replace(string(said), "version ", "", 1))
 	if err != nil || name == "" {

@@ -36,15 +36,11 @@ type Wire struct {
 
 func (w *Wire) String() string {
 	i := w.Config.Impairment
-	text, err := json.Marshal(i)
-	if err != nil {
-		text = []byte(err.Error())
-	}
 	ways := "both ways"
 	if len(w.Config.Ends) == 1 {
 		ways = "one way"
 	}
-	return fmt.Sprintf("%s %s, by %s: %s", w.Name, ways, i.Backend(), text)
+	return fmt.Sprintf("%s %s, by %s: %s", w.Name, ways, i.Backend(), i)
 }
 
 // Prepare makes sure that what is asked for can be done.

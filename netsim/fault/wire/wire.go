@@ -11,6 +11,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -55,6 +56,23 @@ func (i Impairment) Backend() string {
 		return "bpf+relay"
 	}
 	return "bpf"
+}
+
+// String says what is done, as parameters: "drop=half down=1s of 3s loss=0.1 delay=20ms jitter=5ms seed=7".
+func (i Impairment) String() string {
+	var parts []string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			parts = append(parts, fmt.Sprintf(format, args...))
+		}
+	}
+	add(i.Drop != DropNone, "drop=%s", i.Drop)
+	add(i.Period > 0, "down=%v of %v", i.Down, i.Period)
+	add(i.Loss > 0, "loss=%v", i.Loss)
+	add(i.Delay > 0, "delay=%v", i.Delay)
+	add(i.Jitter > 0, "jitter=%v", i.Jitter)
+	add(i.Seed != 0, "seed=%d", i.Seed)
+	return strings.Join(parts, " ")
 }
 
 // Validate says what is wrong with an impairment.

@@ -29,6 +29,14 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func TestImpairmentText(t *testing.T) {
+	i := Impairment{Drop: DropAll, Period: 3 * time.Second, Down: time.Second, Loss: 0.1, Delay: 20 * time.Millisecond,
+		Jitter: 5 * time.Millisecond, Seed: 7}
+	if got, want := i.String(), "drop=all down=1s of 3s loss=0.1 delay=20ms jitter=5ms seed=7"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestBackend(t *testing.T) {
 	for want, i := range map[string]Impairment{"bpf": {Loss: 0.1}, "bpf+relay": {Loss: 0.1, Jitter: 1}} {
 		if got := i.Backend(); got != want {
