@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +69,7 @@ no request through Evenkeel failed. What the other side loses is shown, and is n
 // demo is one performance: the same on two sides.
 type demo struct {
 	start time.Time
+	self  string // the path of this program, for people to type
 	sides []*side
 
 	mu     sync.Mutex // held by whoever touches what is shown
@@ -93,7 +95,7 @@ func runDemo(ctx context.Context, e command.Env, o demoOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := &demo{start: time.Now()}
+	d := &demo{start: time.Now(), self: fromHere(self)}
 	for _, plane := range []netsim.Dataplane{netsim.Evenkeel, netsim.Ambient} {
 		d.sides = append(d.sides, newSide(plane, self, dir, &d.mu))
 	}
@@ -216,7 +218,11 @@ func (d *demo) conclude(out io.Writer, o demoOptions) error {
 	if o.keep {
 		fmt.Fprint(out, demoLookAround)
 	} else {
-		fmt.Fprintf(out, "\nTo look around in it: %s demo --keep. Every connection on a page: --report demo.html\n", os.Args[0])
+		fmt.Fprintf(out, "\nTo look around in it: %s demo --keep.", d.self)
+		if o.page == "" {
+			fmt.Fprint(out, " Every connection on a page: --report demo.html")
+		}
+		fmt.Fprintln(out)
 	}
 	return nil
 }
@@ -237,6 +243,18 @@ func (d *demo) report(sentence string, failed bool) *report.Report {
 	}
 	r.Add(spec)
 	return r
+}
+
+// fromHere is a path as short as it can be typed from the working directory.
+func fromHere(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if short, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(short) {
+		return short
+	}
+	return path
 }
 
 const demoLookAround = `

@@ -86,6 +86,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"run --label (a":      `--label "(a"`,
 		"run --dataplane x":   `--dataplane "x"`,
 		"run --report /no/x":  "there is no directory /no",
+		"run --binaries /no":  "there is no evenkeel to test",
 		"run --ztunnel /no":   "cannot be executed",
 		"run tier:smoke":      `"tier:smoke" is one too many`,
 		"judge --frobnicate":  "unknown flag",
@@ -102,6 +103,12 @@ func TestWrongCommandLines(t *testing.T) {
 		t.Errorf("exit status %d: %s", code, text)
 	}
 	if code, out, _ := evenkeelChaos(t); code != 0 || !strings.Contains(out, "judge") || strings.Contains(out, "relay") {
+		t.Errorf("exit status %d: %s", code, out)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if code, out, _ := evenkeelChaos(t, "--version"); code != 0 || !strings.HasPrefix(out, "evenkeel-chaos version ") {
 		t.Errorf("exit status %d: %s", code, out)
 	}
 }

@@ -16,6 +16,9 @@ import (
 	"github.com/evenkeel/evenkeel/netsim/fault/supervisor"
 )
 
+// release is set by the linker (see Makefile); empty otherwise.
+var release string
+
 func main() { os.Exit(command.Main(newRootCommand)) }
 
 func newRootCommand(e command.Env) *cobra.Command {
@@ -24,6 +27,8 @@ func newRootCommand(e command.Env) *cobra.Command {
 	c := command.Root(e, &cobra.Command{
 		Use:   "evenkeel-cni-conformance --plugin PATH",
 		Short: "Try a chained CNI plugin against the specification",
+
+		Version: command.Release(release),
 		Long: `Try a chained CNI plugin against the specification (0.3.0 to 1.1.0): it is given results as a plugin before it in the
 chain would make them, in network namespaces of its own, with an interface and addresses. It needs root, and has to run in
 a network namespace that may be thrown away: unshare --net.

@@ -23,7 +23,7 @@ func newSimCommand(e command.Env) *cobra.Command {
 and servers, and one agent per node, from one YAML file. It needs root and no container runtime, and nothing of it
 appears in the network namespace of the host.
 
-The file has one Topology and any Kubernetes documents (Service, EndpointSlice, …) that the agents shall read:
+The file has one Topology and any Kubernetes documents (Service, EndpointSlice, …) that the agents are to read:
 
   apiVersion: netsim.evenkeel.io/v1
   kind: Topology
@@ -37,6 +37,11 @@ The file has one Topology and any Kubernetes documents (Service, EndpointSlice, 
     pods:
     - {name: client, node: a, enrol: true}
     - {name: web, node: b, count: 3, labels: {app: web}, serve: ["http :8080"], enrol: true}
+  ---
+  apiVersion: v1
+  kind: Service
+  metadata: {name: web, namespace: default}
+  spec: {clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 
 While pods are enrolled, and removed, /sys/kernel/rcu_expedited is 1: to attach the check of a pod's packets' sources
 takes the kernel 13 ms otherwise. Where it cannot be set, agent: {enabled: true, unchecked: true} leaves the check out.`,
@@ -134,8 +139,14 @@ func findPlace(lab *netsim.Lab, name string) (pod *netsim.Pod, node *netsim.Node
 	if pod = lab.Pod(name); pod != nil {
 		return pod, nil, nil
 	}
-	return nil, nil, fmt.Errorf("%s is neither a pod nor a node/NAME of lab %s: evenkeel sim inspect %s lists them", name,
-		lab.Name(), lab.Name())
+	meant := ""
+	for _, p := range lab.Info().Pods { // whoever leaves the namespace out
+		if p.Name == name {
+			meant = fmt.Sprintf(", did you mean %s/%s?", p.Namespace, name)
+		}
+	}
+	return nil, nil, fmt.Errorf("%s is neither a pod nor a node/NAME of lab %s%s: evenkeel sim inspect %s lists them", name,
+		lab.Name(), meant, lab.Name())
 }
 
 // findCommander finds what a command can be run in.

@@ -115,6 +115,17 @@ func TestSimHelps(t *testing.T) {
 	}
 }
 
+// The file that the help shows can be used as it stands.
+func TestSimHelpHasATopology(t *testing.T) {
+	long := newSimCommand(command.Env{}).Long
+	_, text, _ := strings.Cut(long, "\n\n  apiVersion")
+	text, _, _ = strings.Cut("  apiVersion"+text, "\n\n")
+	topology, err := readTopology(strings.NewReader(strings.ReplaceAll("\n"+text, "\n  ", "\n")), "-", "")
+	if err != nil || !strings.Contains(topology.Documents, "10.96.0.10") {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
 // What is followed comes once, in whole lines, whenever it is written.
 func TestLogsAreFollowed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent.log")

@@ -53,16 +53,7 @@ func currentVersion() versionDocument {
 	return v
 }
 
-// releaseName is the release, or as much of it as the build knows.
-func releaseName() string {
-	if release != "" {
-		return release
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
-}
+func releaseName() string { return command.Release(release) }
 
 func newVersionCommand(e command.Env) *cobra.Command {
 	var o command.Output

@@ -6,12 +6,12 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/bench/load"
 )
@@ -30,7 +30,11 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 0 {
+	if len(args) == 0 || !slices.Contains([]string{"client", "serve-one", "serve-many", "serve-http"}, args[0]) {
+		if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
+			_, err := fmt.Print(usage) //nolint:forbidigo // it was asked for
+			return err
+		}
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
@@ -70,8 +74,6 @@ func run(args []string) error {
 		return load.ServeOne(at, ready)
 	case "serve-many":
 		return load.ServeMany(at, ready)
-	case "serve-http":
-		return serveHTTP(at, ready)
 	}
-	return errors.New("no such command: " + args[0])
+	return serveHTTP(at, ready)
 }
