@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,7 +143,7 @@ var _ = Describe("The CNI plugin, killed", func() {
 var _ = Describe("A storm of pods", func() {
 	const to = "10.96.0.10:7"
 
-	It("while agents are killed and started: each is in the mesh or failed, and nothing is left", func(ctx SpecContext) {
+	It("while agents are killed, started and upgraded: each is in the mesh, and nothing is left", func(ctx SpecContext) {
 		const workers, restarts = 8, 20
 		dir := GinkgoT().TempDir()
 		l := newLab(ctx, byLabel(dir)+`
@@ -194,9 +195,23 @@ var _ = Describe("A storm of pods", func() {
 				}
 			})
 		}
+		// The next agent goes back from the other release by itself. Every fourth time one is killed while it does so.
+		random := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 0))
+		other := &lab{l.Lab, l.name, built.controls["miss_passes"]}
 		for i := range restarts {
-			signal := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM}[i%2]
+			signal := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM}[i/2%2]
 			_ = l.stopAgent(ctx, "a", signal) // how it ended does not matter here
+			if i%2 == 1 {
+				got := other.evenkeel(ctx, "a", "upgrade", "apply")
+				Expect(got.code).To(BeZero(), "%+v", got)
+			}
+			if i%4 == 3 {
+				killed := l.agentCommand(ctx, "a", "--enrol-by-label", "--state-dir", dir, "--run-dir", dir)
+				Expect(killed.Start()).To(Succeed())
+				round(ctx, time.Duration(random.Int64N(int64(500*time.Millisecond))))
+				Expect(killed.Process.Kill()).To(Succeed())
+				Expect(killed.Wait()).NotTo(Succeed())
+			}
 			l.startAgent(ctx, "a")
 		}
 		close(over)

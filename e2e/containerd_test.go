@@ -174,7 +174,7 @@ func (c *containerd) stop(ctx context.Context, id string) {
 var _ = Describe("A real containerd", func() {
 	const to = "10.96.0.10:7"
 
-	It("makes pods of the mesh, whether an agent runs or not, and leaves nothing", func(ctx SpecContext) {
+	It("makes pods of the mesh before, while and after an agent is dead or upgraded, and leaves nothing", func(ctx SpecContext) {
 		dir := GinkgoT().TempDir()
 		l := newLab(ctx, byLabel(dir)+`
   - {name: web, node: a, labels: {app: web}, serve: ["http :8080", "tcp :9000", "udp :9001"]}
@@ -228,9 +228,18 @@ var _ = Describe("A real containerd", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(answerOf(ctx, inside(second), to)).To(Equal("ping"), "no agent runs")
 		c.stop(ctx, first)
-		l.startAgent(ctx, "a")
-		Expect(answerOf(ctx, inside(second), to)).To(Equal("ping"))
-		for _, id := range []string{second, plain} {
+		other := &lab{l.Lab, l.name, built.controls["miss_passes"]}
+		got = other.evenkeel(ctx, "a", "upgrade", "apply")
+		Expect(got.code).To(BeZero(), "%+v", got)
+		third, err := c.run(ctx, "meshed/third")
+		Expect(err).NotTo(HaveOccurred())
+		l.startAgent(ctx, "a") // which goes back to its own release
+		fourth, err := c.run(ctx, "meshed/fourth")
+		Expect(err).NotTo(HaveOccurred())
+		for _, id := range []string{second, third, fourth} {
+			Expect(answerOf(ctx, inside(id), to)).To(Equal("ping"))
+		}
+		for _, id := range []string{second, third, fourth, plain} {
 			c.stop(ctx, id)
 		}
 		leases, err := filepath.Glob(filepath.Join(c.dir, "leases", "net", "10.*"))
