@@ -19,6 +19,7 @@ var refusals = []struct{ why, to string }{
 	{"Local, and no endpoint is on this node", "10.96.0.30:7"},
 	{"no endpoint was ever there", "10.96.0.40:7"},
 	{"the service has the port for TCP only", tcpOnly},
+	{"the service has no port of TCP or UDP", "10.96.0.60:7"},
 }
 
 const tcpOnly = "10.96.0.50:7"
@@ -56,6 +57,8 @@ func newRefusalLab(ctx SpecContext, binary string) *lab {
 		service{name: "manual", addresses: []string{"10.96.0.40"}, ports: echoPorts},
 		service{name: "tcp-only", addresses: []string{"10.96.0.50"}, ports: echoPorts[:1],
 			more: []string{"selector: {app: web}"}},
+		service{name: "sctp", addresses: []string{"10.96.0.60"}, ports: []string{"{name: sig, port: 7, protocol: SCTP}"},
+			more: []string{"selector: {app: web}"}},
 	))
 	swallow(ctx, l, "left", "7", "8", "9000")
 	l.expectPorts(ctx, "left", 4+4+2+2+1)
@@ -78,6 +81,11 @@ var _ = Describe("A connection that cannot be served", Ordered, ContinueOnFailur
 		before = l.counter(ctx, "left", "refused_no_endpoint")
 		attempt(ctx, l.pod("client"), "tcp", "10.96.0.10:7")
 		Expect(l.counter(ctx, "left", "refused_no_endpoint")).To(Equal(before + 1))
+	})
+
+	It("is named where its port is one that is not governed", func(ctx SpecContext) {
+		Expect(l.status(ctx, "left").Sources).To(ContainElement(HaveField("Warnings", ContainElement(
+			ContainSubstring("Service default/sctp: port 7/SCTP is left to the cluster")))))
 	})
 
 	It("would be answered by somebody else if it passed", func(ctx SpecContext) {

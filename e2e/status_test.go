@@ -28,7 +28,10 @@ type statusOf struct {
 		Counters map[string]uint64 `json:"counters"`
 	} `json:"generations"`
 	Workloads []workloadStatus `json:"workloads"`
-	Engine    struct {
+	Sources   []struct {
+		Warnings []string `json:"warnings"`
+	} `json:"sources"`
+	Engine struct {
 		Writes map[string]uint64 `json:"writes"`
 	} `json:"engine"`
 }

@@ -87,7 +87,7 @@ func (a *adoption) keys() {
 		st := &set{key: k, listed: true, adopted: true}
 		a.sets[k] = st
 		_, g := a.guardOf(k)
-		g.sets++
+		g.users++
 		a.set(st, a.at[i])
 	}
 }

@@ -71,6 +71,66 @@ func TestAddressConflict(t *testing.T) {
 	m.check(t, e)
 }
 
+// Promise: an address is its service's though that has no port which could be served: it is refused, as a port that is
+// missing is, until the service gives the address up; what is served at it meanwhile is nobody else's business.
+func TestServiceWithoutPortsKeepsItsAddress(t *testing.T) {
+	m := newModel(capacity{ids: 4, services: 20, slots: 64, endpoints: 40})
+	e := modelEngine(t, m)
+	mustApply(t, e, "low", Change{Synced: everyKind})
+	mustApply(t, e, "high", Change{Synced: everyKind})
+	bare, guard := dns(), key{Address: key4.Address}
+	bare.Ports = nil
+	guarded := func() bool { _, ok := m.ids[guard]; return ok }
+	mustApply(t, e, "low", serviceChange(bare, nil))
+	if !guarded() || len(m.ids) != len(bare.Addresses) {
+		t.Fatalf("keys are %v, want one of each address of %v", m.ids, bare.Addresses)
+	}
+	mustApply(t, e, "low", serviceChange(dns(), ready(1, 1)))
+	if got := fmt.Sprint(m.numbers(key4)); !guarded() || got != "map[1:1]" {
+		t.Errorf("with a port: guarded %v, slots are %s", guarded(), got)
+	}
+	mustApply(t, e, "low", serviceChange(bare, nil))
+	if !guarded() || len(m.ids) != len(bare.Addresses) {
+		t.Errorf("without it again: keys are %v", m.ids)
+	}
+
+	again := modelEngine(t, m) // another process finds it, and leaves it
+	before := m.writes
+	if views := again.Services(); len(views) != len(bare.Addresses) || views[0].Name != "" {
+		t.Errorf("found are %+v", views)
+	}
+	all := serviceChange(bare, nil)
+	all.Synced = everyKind
+	mustApply(t, again, "low", all)
+	mustApply(t, again, "high", Change{Synced: everyKind})
+	if m.writes != before || !guarded() {
+		t.Errorf("%d writes after a restart, guarded %v", m.writes-before, guarded())
+	}
+
+	more := dns()
+	more.Name, more.Ports = "kube-system/more", nil
+	more.Addresses = []netip.Addr{netip.MustParseAddr("10.96.0.77"), netip.MustParseAddr("fd00:96::77")}
+	mustApply(t, again, "low", serviceChange(more, nil))
+	last := dns()
+	last.Name, last.Ports, last.Addresses = "kube-system/last", nil, []netip.Addr{netip.MustParseAddr("10.96.0.79")}
+	var object *ObjectError
+	err := again.Apply(t.Context(), "low", serviceChange(last, nil))
+	if !errors.Is(err, ErrFull) || !errors.As(err, &object) || object.Map != "service_ids" || object.Name != last.Name {
+		t.Errorf("%d of %d keys, error is %v", len(m.ids), m.size.ids, err)
+	}
+	mustApply(t, again, "low", Change{Services: map[string]*Service{more.Name: nil}})
+	if _, there := m.ids[key{Address: bpf.AddressOf(last.Addresses[0])}]; !there || again.Stats().Pending != 0 {
+		t.Errorf("there is room, but keys are %v", m.ids)
+	}
+	for _, name := range []string{bare.Name, more.Name, last.Name} {
+		mustApply(t, again, "low", Change{Services: map[string]*Service{name: nil}})
+	}
+	if len(m.ids) != 0 {
+		t.Errorf("keys are left: %v", m.ids)
+	}
+	m.check(t, again)
+}
+
 // Promise: what does not fit is named with its map and flag, costs nothing that is served, and is served when there is
 // room.
 func TestFullMapIsNamedAndRetried(t *testing.T) {

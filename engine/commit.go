@@ -160,12 +160,7 @@ func (s *settling) publishRecord(before [levels]uint64) {
 	if !st.listed {
 		st.listed = true
 		m.ids++
-		k, g := m.guardOf(st.key)
-		if g.sets++; !g.listed {
-			g.listed = true
-			m.ids++
-			s.plan.guards = append(s.plan.guards, k)
-		}
+		s.plan.guards = append(s.plan.guards, m.use(st.key)...)
 	}
 	m.byIndex[s.index] = st
 	st.index, st.incarnation = s.index, m.incarnations[s.index]

@@ -20,8 +20,9 @@ func (e *Engine) converge(dirty map[string]*service, prune bool) {
 	names := slices.Sorted(maps.Keys(dirty))
 	// What one service gives up another may take over, endpoints and all, so nothing is removed before all have taken.
 	var orphans []*set
+	var guards []key
 	for _, name := range names {
-		orphans = e.disown(dirty[name], orphans)
+		orphans, guards = e.disown(dirty[name], orphans, guards)
 	}
 	for _, name := range names {
 		e.settleService(dirty[name])
@@ -46,6 +47,9 @@ func (e *Engine) converge(dirty map[string]*service, prune bool) {
 			e.drop(st)
 		}
 	}
+	for _, k := range guards {
+		e.release(k)
+	}
 	if prune {
 		e.prune()
 	}
@@ -57,8 +61,8 @@ func (e *Engine) converge(dirty map[string]*service, prune bool) {
 	}
 }
 
-// disown takes from s the sets that it does not want any more.
-func (e *Engine) disown(s *service, orphans []*set) []*set {
+// disown takes from s the sets and guards that it does not want any more.
+func (e *Engine) disown(s *service, orphans []*set, guards []key) ([]*set, []key) {
 	s.sets = slices.DeleteFunc(s.sets, func(st *set) bool {
 		if s.spec.wants(st.key) {
 			return false
@@ -68,7 +72,20 @@ func (e *Engine) disown(s *service, orphans []*set) []*set {
 		e.roomMade++
 		return true
 	})
-	return orphans
+	s.guards = slices.DeleteFunc(s.guards, func(k key) bool {
+		if s.spec.keeps(k) {
+			return false
+		}
+		guards = append(guards, k)
+		return true
+	})
+	return orphans, guards
+}
+
+// keeps reports whether s refuses whatever is sent to the address of k, of which it has no port.
+func (s *Service) keeps(k key) bool {
+	return s != nil && len(s.Ports) == 0 && s.Network == k.Network &&
+		slices.ContainsFunc(s.Addresses, func(a netip.Addr) bool { return bpf.AddressOf(a) == k.Address })
 }
 
 // wants reports whether k is an address and port of s.
@@ -90,6 +107,9 @@ func (e *Engine) settleService(s *service) {
 		return
 	}
 	for _, a := range s.spec.Addresses {
+		if len(s.spec.Ports) == 0 {
+			e.guard(s, key{Address: bpf.AddressOf(a), Network: s.spec.Network})
+		}
 		for i := range s.spec.Ports {
 			port := &s.spec.Ports[i]
 			k := key{
@@ -109,6 +129,21 @@ func (e *Engine) settleService(s *service) {
 	if e.plan.size() > planSize {
 		e.flush()
 	}
+}
+
+// guard makes the address of a service that has no port refuse all: it is no less the service's for that.
+func (e *Engine) guard(s *service, k key) {
+	if slices.Contains(s.guards, k) {
+		return
+	}
+	_, g := e.mirror.guardOf(k)
+	fits := func() bool { return g.listed || e.mirror.ids < e.mirror.idsMax }
+	if !fits() && !(e.makeRoom() && fits()) {
+		s.problems = append(s.problems, full(Services, s.name, s.spec.Origin, "service_ids", k.Address.Addr().String()))
+		return
+	}
+	s.guards = append(s.guards, k)
+	e.plan.guards = append(e.plan.guards, e.mirror.use(k)...)
 }
 
 // claim returns the set of k, which is now that of s.
@@ -147,10 +182,7 @@ func (e *Engine) drop(st *set) {
 	delete(m.sets, st.key)
 	if st.listed {
 		p.unlisted = append(p.unlisted, st.key)
-		k, g := m.guardOf(st.key)
-		if g.sets--; g.sets == 0 {
-			e.unguard(k, g)
-		}
+		e.release(st.key)
 	}
 	for l := range st.levels {
 		level := &st.levels[l]
@@ -169,6 +201,15 @@ func (e *Engine) drop(st *set) {
 	e.roomMade++
 	if p.size() > planSize {
 		e.flush()
+	}
+}
+
+// release ends one use of the guard of k.
+func (e *Engine) release(k key) {
+	k, g := e.mirror.guardOf(k)
+	if g.users--; g.users == 0 {
+		e.unguard(k, g)
+		e.roomMade++
 	}
 }
 
@@ -209,7 +250,7 @@ func (e *Engine) prune() {
 		e.retire(index)
 	}
 	for k, g := range m.guards {
-		if g.sets == 0 {
+		if g.users == 0 {
 			e.unguard(k, g)
 		}
 	}

@@ -32,6 +32,7 @@ type service struct {
 	spec     *Service // nil if only slices name it
 	slices   []*Slice // in order of name
 	sets     []*set   // its addresses, ports and protocols in the kernel
+	guards   []key    // addresses of one without ports, which refuse all
 	problems []error  // why it is not served as it should be
 }
 
@@ -213,7 +214,7 @@ func (d *desired) service(name string) *service {
 
 // forget drops a service of which nothing is left.
 func (d *desired) forget(s *service) {
-	if s.spec == nil && len(s.slices) == 0 && len(s.sets) == 0 {
+	if s.spec == nil && len(s.slices) == 0 && len(s.sets) == 0 && len(s.guards) == 0 {
 		delete(d.byName, s.name)
 	}
 }

@@ -177,7 +177,7 @@ func (e *Engine) recover() error {
 		return err
 	}
 	for _, s := range e.desired.byName {
-		s.sets = nil
+		s.sets, s.guards = nil, nil
 	}
 	clear(e.deferred)
 	clear(e.pending)

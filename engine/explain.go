@@ -107,7 +107,7 @@ func (e *Engine) explainService(x *Explanation, w *WorkloadView, port uint16, pr
 		x.Reason = "the service is headless: it has no address of its own, its endpoints are dialled directly"
 		return
 	}
-	listed := false
+	listed := len(s.guards) > 0
 	for _, st := range s.sets {
 		listed = listed || st.listed
 		if st.listed && Protocol(st.key.Protocol) == protocol && addressOf(st.key).Port() == port {

@@ -67,9 +67,10 @@ type record struct {
 	incarnation uint32
 }
 
-// guard is the key that makes ports which a service address lacks refused. It is there while any set of the address is.
+// guard is the key that makes ports which a service address lacks refused. It is there while any set of the address is,
+// and while a service that has no port here is at the address.
 type guard struct {
-	sets   int
+	users  int // listed sets, and services without ports
 	listed bool
 }
 
@@ -125,6 +126,17 @@ func (m *mirror) guardOf(k key) (key, *guard) {
 		m.guards[k] = g
 	}
 	return k, g
+}
+
+// use counts one more user of the guard of k and returns the key to list if that is the first.
+func (m *mirror) use(k key) (toList []key) {
+	k, g := m.guardOf(k)
+	if g.users++; g.listed {
+		return nil
+	}
+	g.listed = true
+	m.ids++
+	return []key{k}
 }
 
 // release makes the first n of what was freed available again. A grace period has passed since it was.

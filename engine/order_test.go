@@ -56,8 +56,10 @@ func (w *world) drawService(t *rapid.T, name string) *Service {
 	if rapid.Bool().Draw(t, "dual") {
 		s.Addresses = append(s.Addresses, netip.MustParseAddr(fmt.Sprintf("fd00:96::%d", n)))
 	}
-	s.Ports = []ServicePort{{Name: "http", Protocol: TCP, Port: 80}}
-	if rapid.Bool().Draw(t, "second port") {
+	if rapid.IntRange(0, 7).Draw(t, "ports") > 0 {
+		s.Ports = []ServicePort{{Name: "http", Protocol: TCP, Port: 80}}
+	}
+	if len(s.Ports) > 0 && rapid.Bool().Draw(t, "second port") {
 		s.Ports = append(s.Ports, ServicePort{Name: "dns", Protocol: UDP, Port: 53})
 	}
 	s.Affinity = rapid.SampledFrom([]time.Duration{0, 0, time.Minute}).Draw(t, "affinity")

@@ -92,6 +92,11 @@ func (e *Engine) Services() []ServiceView {
 			views = append(views, e.foundView(st))
 		}
 	}
+	for _, k := range slices.SortedFunc(maps.Keys(e.mirror.guards), func(a, b key) int { return compareKeys(&a, &b) }) {
+		if g := e.mirror.guards[k]; g.listed && g.users == 0 { // of a service without ports that an earlier process left
+			views = append(views, ServiceView{Network: k.Network, Addresses: []netip.Addr{k.Address.Addr()}})
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.desired.byName)) {
 		if s := e.desired.byName[name]; s.spec != nil {
 			views = append(views, e.serviceView(s))

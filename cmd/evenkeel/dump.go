@@ -156,6 +156,8 @@ func unserved(s engine.ServiceView) string {
 		return "another name for " + s.ExternalName
 	case len(s.Addresses) == 0:
 		return "headless"
+	case len(s.Problems) == 0:
+		return "refused: no port of TCP or UDP"
 	}
 	return "not served"
 }
