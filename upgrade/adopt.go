@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // adoption is what taking over a tree takes. It is worked out by reading only; whatever speaks against it is found
@@ -100,7 +101,7 @@ func (a *adoption) lookAtDirectories() error {
 		_, err := os.Lstat(a.tree.at(path))
 		if errors.Is(err, fs.ErrNotExist) {
 			a.repair(StepMakeDirectory, path, func() error { return os.Mkdir(a.tree.at(path), 0o700) })
-		} else if err != nil {
+		} else if err != nil && !errors.Is(err, unix.ENOTDIR) { // of what lies above it is said already
 			return err
 		}
 	}

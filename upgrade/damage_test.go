@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,6 +94,73 @@ func TestLostDirectoriesAreRestored(t *testing.T) {
 				t.Errorf("inventory (-before +restored):\n%s", diff)
 			}
 			b.sound(t)
+		})
+	}
+}
+
+// A pin lies where a directory should. The next owner, and whoever looks before, is told its path, what it is and what to
+// do; uninstall removes everything but it; and without it all is restored.
+func TestPinWhereADirectoryShouldBe(t *testing.T) {
+	b := newBed(t)
+	b.open(t, _TinyBytes).Close()
+	want := inventory(t, b.dir)
+	for _, dir := range []string{
+		"writers", "links", "links/pods", "entries", "calls", "gen/1/maps", "gen/1/progs", "gen/1", "gen", "maps",
+	} {
+		t.Run(dir, func(t *testing.T) {
+			full := filepath.Join(b.dir, dir)
+			put := func() {
+				if err := os.RemoveAll(full); err != nil {
+					t.Fatal(err)
+				}
+				putMap(t, full, &ebpf.MapSpec{Name: "intruder", Type: ebpf.Queue, ValueSize: 8, MaxEntries: 1})
+			}
+			put()
+			s, err := Open(t.Context(), tinyPlane(_TinyBytes), b.options())
+			if err == nil {
+				s.Close()
+			}
+			var damage *DamageError
+			says := dir + ": it is a pin, not a directory; " + evict
+			if !errors.As(err, &damage) || !strings.Contains(err.Error(), says) {
+				t.Errorf("the next owner says: %v\nwant: %s", err, says)
+			}
+			w, err := OpenWriter(t.Context(), b.dir) // as a pod's enrolment does
+			if err == nil {
+				w.Close()
+			}
+			if dir == pathWriters && !errors.As(err, &damage) {
+				t.Errorf("a writer is told: %v", err)
+			}
+			told := b.inspect(t).Damages
+			if !slices.Contains(told, Damage{dir, "it is a pin, not a directory", evict}) {
+				t.Errorf("inspect says %v", told)
+			}
+			if slices.ContainsFunc(told, func(d Damage) bool { return d.Path == dir && d.What == "it is gone" }) {
+				t.Errorf("inspect says that it is gone as well: %v", told)
+			}
+			if err := os.Remove(full); err != nil {
+				t.Fatal(err)
+			}
+			b.open(t, _TinyBytes).Close()
+			if diff := cmp.Diff(want, inventory(t, b.dir)); diff != "" {
+				t.Errorf("inventory (-before +restored):\n%s", diff)
+			}
+			b.sound(t)
+
+			put()
+			var foreign *ForeignError
+			if err := Uninstall(t.Context(), b.options()); !errors.As(err, &foreign) || !slices.Equal(foreign.Paths, []string{dir}) {
+				t.Errorf("uninstall: %v", err)
+			}
+			if left := pins(t, b.dir); !slices.Equal(left, []string{dir}) {
+				t.Errorf("left are %q", left)
+			}
+			if err := os.Remove(full); err != nil {
+				t.Fatal(err)
+			}
+			uninstall(t, b)
+			b.open(t, _TinyBytes).Close()
 		})
 	}
 }

@@ -45,6 +45,7 @@ func (v *view) diagnose() ([]Damage, error) {
 	}
 	for _, n := range v.word().Live() {
 		switch g := v.generations[n]; {
+		case v.isStray(generationPath(n)) || v.isStray(pathGen):
 		case g == nil:
 			add(generationPath(n), "it is gone, though connections may run it", restart)
 		case g.record == nil && !v.isStray(releasePath(n)):

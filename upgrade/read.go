@@ -64,8 +64,7 @@ func (v *view) readTop() error {
 		switch {
 		case slices.Contains(directories[:], name):
 			if !e.IsDir() {
-				v.pins++
-				v.add(name, "a directory", "a pin")
+				v.notDirectory(name, e)
 			}
 		case name == pathSuper:
 			v.pins++
@@ -82,6 +81,16 @@ func (v *view) readTop() error {
 }
 
 func (v *view) add(path, want, found string) { v.stray = append(v.stray, stray{path, want, found}) }
+
+// notDirectory files what lies where a directory should.
+func (v *view) notDirectory(path string, e fs.DirEntry) {
+	v.pins++
+	found := "a pin"
+	if e.Type()&fs.ModeSymlink != 0 {
+		found = "a symbolic link"
+	}
+	v.add(path, "a directory", found)
+}
 
 // tolerate files a stray and passes on every other error.
 func (v *view) tolerate(path string, err error) error {
@@ -158,8 +167,7 @@ func (v *view) readLinks() error {
 		path := pathLinks + "/" + e.Name()
 		if path == pathPods {
 			if !e.IsDir() {
-				v.pins++
-				v.add(path, "a directory", "a pin")
+				v.notDirectory(path, e)
 			}
 			continue
 		}
@@ -189,8 +197,7 @@ func (v *view) readPods() error {
 	for _, p := range pods {
 		path := pathPods + "/" + p.Name()
 		if !p.IsDir() {
-			v.pins++
-			v.add(path, "a directory", "a pin")
+			v.notDirectory(path, p)
 			continue
 		}
 		links, err := v.tree.list(path)
@@ -216,9 +223,12 @@ func (v *view) readGenerations() error {
 		path := pathGen + "/" + e.Name()
 		n, ok := generationOf(e.Name())
 		switch {
-		case !ok || !e.IsDir():
+		case !ok:
 			v.pins++
 			v.add(path, "a generation", "something else")
+			continue
+		case !e.IsDir():
+			v.notDirectory(path, e)
 			continue
 		case building(e.Name()):
 			v.pins++
@@ -243,8 +253,10 @@ func (v *view) readGenerations() error {
 				if err := v.readRelease(g); err != nil {
 					return err
 				}
-			case name != "maps" && name != "progs" || !p.IsDir():
+			case name != "maps" && name != "progs":
 				v.add(path+"/"+name, "known", "unknown")
+			case !p.IsDir():
+				v.notDirectory(path+"/"+name, p)
 			}
 		}
 	}

@@ -240,8 +240,20 @@ func (r *removal) unpin(path string) error {
 	})
 }
 
-// rmdir removes a directory, unless something foreign is in it.
+// rmdir removes a directory, unless something foreign is in it, or in its place.
 func (r *removal) rmdir(path string) error {
+	stat, err := os.Lstat(r.tree.at(path))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR): // what is above it is none either
+		return nil
+	case err != nil:
+		return err
+	case !stat.IsDir():
+		if !slices.Contains(r.foreign, path) {
+			r.foreign = append(r.foreign, path)
+		}
+		return nil
+	}
 	if left, err := r.tree.list(path); err != nil || len(left) > 0 && len(r.foreign) > 0 {
 		return err
 	}

@@ -55,7 +55,7 @@ func Uninstall(ctx context.Context, o Options) (err error) {
 // removal was begun.
 func (s *Store) removeAll(ctx context.Context, r *removal) error {
 	unlock, err := lockWriters(ctx, r.tree, true)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !s.view.isStray(pathWriters) { // what nobody can lock
 		return err
 	}
 	if err == nil {

@@ -27,6 +27,9 @@ func lockWriters(ctx context.Context, t tree, exclusive bool) (func(), error) {
 	}
 	dir, err := openLocked(ctx, t.at(pathWriters), how)
 	if err != nil {
+		if stat, lost := os.Lstat(t.at(pathWriters)); lost == nil && !stat.IsDir() {
+			return nil, &DamageError{string(t), []Damage{{pathWriters, "it is not a directory", evict}}}
+		}
 		return nil, fmt.Errorf("lock %s: %w", pathWriters, err)
 	}
 	return func() { dir.Close() }, nil
