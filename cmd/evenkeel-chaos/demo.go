@@ -62,7 +62,7 @@ no request through Evenkeel failed. What the other side loses is shown, and is n
 	c.Flags().BoolVar(&o.keep, "keep", false, "leave both labs up, to look around in them")
 	c.Flags().BoolVar(&o.plain, "plain", false, "tell it in lines, also on a terminal")
 	c.Flags().DurationVar(&o.pace, "pace", 1500*time.Millisecond, "how long each act takes")
-	c.Flags().StringVar(&o.page, "report", "", "write what became of every connection to this HTML file")
+	command.PathVar(c.Flags(), &o.page, "report", "", "write what became of every connection to this HTML file")
 	return c
 }
 

@@ -114,7 +114,7 @@ type labFlags struct{ name, binary string }
 
 func (l *labFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&l.name, "lab", "", "name of the lab, as evenkeel sim ls shows it; the only one if it is not given")
-	c.Flags().StringVar(&l.binary, "evenkeel", "", "the evenkeel that the lab runs; default: the one beside this program")
+	command.PathVar(c.Flags(), &l.binary, "evenkeel", "", "the evenkeel that the lab runs; default: the one beside this program")
 }
 
 func (l *labFlags) open() (fault.Environment, error) {

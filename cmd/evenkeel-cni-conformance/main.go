@@ -54,7 +54,7 @@ The exit code is 0 if all that was tried is as the specification has it, 1 if no
 	}
 	out.Flag(c)
 	f := c.Flags()
-	f.StringVar(&s.plugin, "plugin", "", "the plugin's binary")
+	command.PathVar(f, &s.plugin, "plugin", "", "the plugin's binary")
 	f.StringVar(&s.conf, "conf", "{}", "keys of its own for its configuration, a JSON object")
 	f.StringVar(&s.args, "args", "", "CNI_ARGS; %d in it becomes a number, another for each sandbox")
 	f.IntVar(&s.parallel, "parallel", 100, "how many ADDs run at once")

@@ -117,17 +117,17 @@ func agentFlags(c *cobra.Command, o *agent.Options) {
 	f.StringVar(&o.Node, "node", "", "name of this node, as its Node and Pod manifests have it")
 	f.StringArrayVar(&o.Sources, "source", nil,
 		"file or directory of manifests; of an object that several sources have the last one's counts")
-	f.StringVar(&o.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned, on a BPF file system")
-	f.StringVar(&o.Cgroup, "cgroup", "", "cgroup below which the pods' processes are (default: the root of cgroup2)")
-	f.StringVar(&o.Admin, "admin", admin.DefaultSocket, "socket that answers status, dump and explain")
+	command.PathVar(f, &o.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned, on a BPF file system")
+	command.PathVar(f, &o.Cgroup, "cgroup", "", "cgroup below which the pods' processes are (default: the root of cgroup2)")
+	command.PathVar(f, &o.Admin, "admin", admin.DefaultSocket, "socket that answers status, dump and explain")
 	f.StringVar(&o.Metrics, "metrics", metrics.DefaultAddress, "address of the metrics, empty for none")
 	f.BoolVar(&o.ByLabel, "enrol-by-label", false, "enrol and withdraw running pods by the label evenkeel.io/mesh of their "+
 		"namespaces, enabled or disabled, or their own; and tell the CNI plugin")
 	f.StringSliceVar(&o.NetnsDirs, "netns-dir", agent.NetnsDirs, "where the runtime has the files of network namespaces; in "+
 		"those, and in processes, running pods are looked for")
-	f.StringVar(&o.StateDir, "state-dir", cni.DefaultStateDir, "where the CNI plugin finds, after a boot, which pods have "+
+	command.PathVar(f, &o.StateDir, "state-dir", cni.DefaultStateDir, "where the CNI plugin finds, after a boot, which pods have "+
 		"to be in the mesh")
-	f.StringVar(&o.RunDir, "run-dir", cni.DefaultRunDir, "where the CNI plugin leaves its records of pods")
+	command.PathVar(f, &o.RunDir, "run-dir", cni.DefaultRunDir, "where the CNI plugin leaves its records of pods")
 	f.BoolVar(&o.TakeOver, "take-over", false, "kill the agent that is running, if one is, and go on from where it was")
 	f.StringVar(&o.OnStart, "on-start", o.OnStart, "if another release serves, or other sizes: upgrade to this one, adopt what "+
 		"serves, or refuse to start")

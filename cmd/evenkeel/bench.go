@@ -106,7 +106,7 @@ func newSuiteCommand(e command.Env, suite bench.Suite) *cobra.Command {
 	if suite == bench.Cost {
 		p.BoolVar(&f.All, "all", false, "measure variants, too: two cores, bbr, Fortio, the source check, proxies in user space"+
 			" (ztunnel if EVENKEEL_ZTUNNEL names one)")
-		p.StringVar(&f.Load, "load", "", "the evenkeel-load that makes traffic (default: the one beside this program)")
+		command.PathVar(p, &f.Load, "load", "", "the evenkeel-load that makes traffic (default: the one beside this program)")
 		p.StringVar((*string)(&f.Control), "control", "", "make a measurement wrong on purpose: slow-again or slow-mesh")
 		p.IntVar(&f.Services, "services", 0, "services that mesh and NAT know, for tests of the benchmark")
 	}
@@ -114,10 +114,10 @@ func newSuiteCommand(e command.Env, suite bench.Suite) *cobra.Command {
 	p.BoolVar(&f.check, "check", false, "exit with 1 if a figure is not reached, with 2 if it is undecided")
 	p.BoolVar(&f.list, "list", false, "list rows and variants, and measure nothing")
 	p.Uint64Var(&f.Seed, "seed", 0, "what is random is drawn from it (default: a new one)")
-	p.StringVar(&f.dir, "dir", "", `where to write results.json and results.html (default with a table: "evenkeel-bench")`)
+	command.PathVar(p, &f.dir, "dir", "", `where to write results.json and results.html (default with a table: "evenkeel-bench")`)
 	p.DurationVar(&f.Patience, "patience", 10*time.Minute,
 		"how long to wait, in all, for others to leave the machine alone (10s with --quick)")
-	p.StringVar(&f.from, "from", "", "show the results.json of an earlier run, and measure nothing")
+	command.PathVar(p, &f.from, "from", "", "show the results.json of an earlier run, and measure nothing")
 	p.IntVar(&f.Rounds, "rounds", 0, "rounds of everything, for tests of the benchmark")
 	for _, hidden := range []string{"control", "rounds", "services"} {
 		if p.Lookup(hidden) != nil {

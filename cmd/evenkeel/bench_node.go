@@ -52,14 +52,14 @@ func newBenchNodeCommand(e command.Env) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.Dir, "pin-dir", "", "where the data plane is pinned")
-	f.StringVar(&o.Cgroup, "cgroup", "", "cgroup that it is attached to")
-	f.StringVar(&o.Manifests, "manifests", "", "file with the cluster")
+	command.PathVar(f, &o.Dir, "pin-dir", "", "where the data plane is pinned")
+	command.PathVar(f, &o.Cgroup, "cgroup", "", "cgroup that it is attached to")
+	command.PathVar(f, &o.Manifests, "manifests", "", "file with the cluster")
 	f.Uint32Var(&o.Sizes.Endpoints, "max-endpoints", o.Sizes.Endpoints, "room for endpoints")
 	f.IntVar(&of.Rounds, "rounds", 3, "rounds of switch")
 	f.IntVar(&of.Connections, "connections", 1000, "established connections of switch")
 	f.DurationVar(&of.Flips, "flips", time.Second, "how long switch changes the word, in a round")
-	f.StringVar(&o.CPUProfile, "cpu-profile", "", "file to write a CPU profile to, of what is timed")
-	f.StringVar(&o.HeapProfile, "heap-profile", "", "file to write what is on the heap to, once it is done")
+	command.PathVar(f, &o.CPUProfile, "cpu-profile", "", "file to write a CPU profile to, of what is timed")
+	command.PathVar(f, &o.HeapProfile, "heap-profile", "", "file to write what is on the heap to, once it is done")
 	return c
 }

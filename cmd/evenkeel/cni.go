@@ -40,9 +40,9 @@ type cniFlags struct {
 
 // chain registers the flags of the chain.
 func (f *cniFlags) chain(s *pflag.FlagSet, prefix string) {
-	s.StringVar(&f.ConfDir, prefix+"conf-dir", install.DefaultConfDir, "where the runtime looks for network configurations")
-	s.StringVar(&f.BinDir, prefix+"bin-dir", install.DefaultBinDir, "where the runtime looks for plugins")
-	s.StringVar(&f.Binary, prefix+"binary", "", "the plugin to install (default: evenkeel-cni beside this binary)")
+	command.PathVar(s, &f.ConfDir, prefix+"conf-dir", install.DefaultConfDir, "where the runtime looks for network configurations")
+	command.PathVar(s, &f.BinDir, prefix+"bin-dir", install.DefaultBinDir, "where the runtime looks for plugins")
+	command.PathVar(s, &f.Binary, prefix+"binary", "", "the plugin to install (default: evenkeel-cni beside this binary)")
 	s.StringVar(&f.mode, prefix+"mode", string(install.Auto), "how it gets into the chain: drop-in (a file of its own, for "+
 		"runtimes with libcni 1.3), rewrite (an entry in the primary's configuration), or auto")
 	s.StringSliceVar(&f.Conf.Exempt, prefix+"exempt", []string{"kube-system", "evenkeel-system"}, "namespaces whose pods "+
@@ -106,9 +106,9 @@ Where the primary plugin writes its configuration anew the entry is gone: an age
 		},
 	}
 	f.chain(c.Flags(), "")
-	c.Flags().StringVar(&f.Conf.PinDir, "pin-dir", cni.DefaultPinDir, "where the data plane is pinned")
-	c.Flags().StringVar(&f.Conf.StateDir, "state-dir", cni.DefaultStateDir, "that of the agent")
-	c.Flags().StringVar(&f.Conf.RunDir, "run-dir", cni.DefaultRunDir, "that of the agent")
+	command.PathVar(c.Flags(), &f.Conf.PinDir, "pin-dir", cni.DefaultPinDir, "where the data plane is pinned")
+	command.PathVar(c.Flags(), &f.Conf.StateDir, "state-dir", cni.DefaultStateDir, "that of the agent")
+	command.PathVar(c.Flags(), &f.Conf.RunDir, "run-dir", cni.DefaultRunDir, "that of the agent")
 	c.Flags().BoolVar(&f.sourceCheck, "source-check", true, "drop packets that leave a pod with a source that is not its own; "+
 		"false leaves that to the primary plugin, whose interfaces are no veths, for one")
 	return c

@@ -39,8 +39,8 @@ It exits 1 if something that is needed is missing, and says of everything what i
 			return nil
 		},
 	}
-	c.Flags().StringVar(&d.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is, or is to be, pinned")
-	c.Flags().StringVar(&d.Cgroup, "cgroup", "", "cgroup of the pods (default: the root of cgroup2)")
+	command.PathVar(c.Flags(), &d.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is, or is to be, pinned")
+	command.PathVar(c.Flags(), &d.Cgroup, "cgroup", "", "cgroup of the pods (default: the root of cgroup2)")
 	o.Flag(c)
 	return c
 }

@@ -47,7 +47,7 @@ one, {"pod": "default/x", "enrolled": true}, or with "enrolled": false and a "re
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c, e, enrolOne) },
 	}
 	f.register(c)
-	c.Flags().StringVar(&f.manifests, "manifests", "",
+	command.PathVar(c.Flags(), &f.manifests, "manifests", "",
 		"file or directory with the pod's manifest, to decide whether it can be enrolled")
 	c.Flags().BoolVar(&f.sourceCheck, "source-check", true,
 		"drop packets that leave the pod with a source that is not its own")
@@ -75,8 +75,8 @@ its name alone. With --batch - it reads and answers as enrol does.`,
 }
 
 func (f *enrolFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
-	c.Flags().StringVar(&f.netns, "netns", "", "file of the pod's network namespace")
+	command.PathVar(c.Flags(), &f.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
+	command.PathVar(c.Flags(), &f.netns, "netns", "", "file of the pod's network namespace")
 	c.Flags().StringVar(&f.pod, "pod", "", "NAMESPACE/NAME of the pod")
 	c.Flags().StringVar(&f.batch, "batch", "", "'-': many pods, from standard input")
 }

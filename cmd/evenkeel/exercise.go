@@ -54,8 +54,8 @@ No agent may be running, for it would be the owner of the word.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&x.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
-	f.StringVar(&x.cgroup, "cgroup", "", "cgroup that the data plane is to be attached to (default: the one that it is attached to)")
+	command.PathVar(f, &x.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
+	command.PathVar(f, &x.cgroup, "cgroup", "", "cgroup that the data plane is to be attached to (default: the one that it is attached to)")
 	f.IntVar(&x.flips, "flips", 1000, "how often to change the generation that serves")
 	f.DurationVar(&x.interval, "interval", time.Millisecond, "time between two changes")
 	f.BoolVar(&x.takeOver, "take-over", false, "kill the agent that is running")

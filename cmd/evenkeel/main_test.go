@@ -11,11 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
 )
@@ -75,6 +77,32 @@ func evenkeelWith(t testing.TB, stdin string, args ...string) result {
 		Getenv: func(string) string { return "" }}
 	code := command.Run(context.WithoutCancel(t.Context()), newRootCommand, e, args) // which ends before what cleans up
 	return result{code, stdout.String(), stderr.String()}
+}
+
+// A path that a script has left empty means neither the working directory nor the default: the flag is named, with what it
+// takes. It is said before anything is done.
+func TestEmptyPathsAreRefused(t *testing.T) {
+	paths := []string{"pin-dir", "admin", "cgroup", "state-dir", "run-dir", "manifests", "netns", "to", "write", "dir", "from"}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, flags := range []*pflag.FlagSet{c.LocalFlags(), c.InheritedFlags()} {
+			flags.VisitAll(func(f *pflag.Flag) {
+				if f.Value.Type() != "path" && !slices.Contains(paths, f.Name) {
+					return
+				}
+				line := append(strings.Fields(c.CommandPath())[1:], "--"+f.Name, "")
+				got := evenkeel(t, line...)
+				if got.code != 2 || !strings.Contains(got.stderr, "--"+f.Name+" is empty: it takes a path (") ||
+					!strings.Contains(got.stderr, f.DefValue) {
+					t.Errorf("%q: %+v", line, got)
+				}
+			})
+		}
+		for _, child := range c.Commands() {
+			walk(child)
+		}
+	}
+	walk(newRootCommand(command.Env{Getenv: func(string) string { return "" }}))
 }
 
 func TestUsageErrorsExitWith2(t *testing.T) {

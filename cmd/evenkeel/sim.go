@@ -222,8 +222,8 @@ func newSimEnterCommand(e command.Env) *cobra.Command {
 		},
 	}
 	c.Flags().SetInterspersed(false)
-	c.Flags().StringVar(&netns, "netns", "", "path of the network namespace")
-	c.Flags().StringVar(&cgroup, "cgroup", "", "directory of the cgroup")
+	command.PathVar(c.Flags(), &netns, "netns", "", "path of the network namespace")
+	command.PathVar(c.Flags(), &cgroup, "cgroup", "", "directory of the cgroup")
 	return c
 }
 

@@ -67,7 +67,7 @@ fails, or with Ctrl-C, everything is removed again. With - for FILE it is read f
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the lab, instead of that in the file")
-	c.Flags().StringVar(&ztunnel, "ztunnel", "", "the ztunnel of a lab with that data plane (default: $"+
+	command.PathVar(c.Flags(), &ztunnel, "ztunnel", "", "the ztunnel of a lab with that data plane (default: $"+
 		netsim.ZtunnelVariable+")")
 	return c
 }

@@ -38,7 +38,7 @@ func newSimAmbientCommand(e command.Env) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.Config, "config", "", "what it knows of the lab; it is read once")
+	command.PathVar(f, &o.Config, "config", "", "what it knows of the lab; it is read once")
 	f.DurationVar(&o.Drain, "drain", o.Drain, "how long connections go on after SIGTERM before they are cut")
 	f.BoolVar(&o.Plaintext, "plaintext", false, "connect pods without TLS")
 	f.StringVar(&level, "log-level", level, "least level that is logged: debug (every failed connection), info, warn, error")
@@ -65,8 +65,8 @@ func newSimHandoverCommand(e command.Env) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&h.Config, "config", "", "what is known of the lab; it is read for each ztunnel that comes")
-	f.StringVar(&h.Socket, "socket", "", "socket that ztunnels dial")
+	command.PathVar(f, &h.Config, "config", "", "what is known of the lab; it is read for each ztunnel that comes")
+	command.PathVar(f, &h.Socket, "socket", "", "socket that ztunnels dial")
 	f.StringVar(&h.Notify, "notify", "", "socket that is told when a ztunnel has taken all pods")
 	return c
 }

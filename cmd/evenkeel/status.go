@@ -26,8 +26,8 @@ import (
 type reach struct{ dir, socket string }
 
 func (r *reach) flags(c *cobra.Command) {
-	c.Flags().StringVar(&r.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
-	c.Flags().StringVar(&r.socket, "admin", admin.DefaultSocket, "socket of the agent")
+	command.PathVar(c.Flags(), &r.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
+	command.PathVar(c.Flags(), &r.socket, "admin", admin.DefaultSocket, "socket of the agent")
 }
 
 func newStatusCommand(e command.Env) *cobra.Command {

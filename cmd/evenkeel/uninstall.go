@@ -64,8 +64,8 @@ finished by doing it again. On a terminal it asks first.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
-	f.StringVar(&stateDir, "state-dir", cni.DefaultStateDir, "where the agent has noted which pods have to be in the mesh; "+
+	command.PathVar(f, &o.Dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
+	command.PathVar(f, &stateDir, "state-dir", cni.DefaultStateDir, "where the agent has noted which pods have to be in the mesh; "+
 		"that is forgotten")
 	f.BoolVar(&takeOver, "take-over", false, "kill the agent that is running, if one is")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")

@@ -48,12 +48,12 @@ type upgrading struct {
 }
 
 func (u *upgrading) flags(c *cobra.Command) {
-	c.Flags().StringVar(&u.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
+	command.PathVar(c.Flags(), &u.dir, "pin-dir", enrolment.DefaultDir, "where the data plane is pinned")
 	u.output.Flag(c)
 }
 
 func (u *upgrading) targetFlags(c *cobra.Command) {
-	c.Flags().StringVar(&u.to, "to", "", "release to upgrade to: an eBPF object, or a file of 'upgrade verify --write' "+
+	command.PathVar(c.Flags(), &u.to, "to", "", "release to upgrade to: an eBPF object, or a file of 'upgrade verify --write' "+
 		"(default: that of this binary)")
 	u.sizes = bpf.DefaultSizes()
 	sizeFlags(c.Flags(), &u.sizes)
@@ -63,7 +63,7 @@ func (u *upgrading) targetFlags(c *cobra.Command) {
 }
 
 func (u *upgrading) ownerFlags(c *cobra.Command) {
-	c.Flags().StringVar(&u.cgroup, "cgroup", "", "cgroup that the data plane is to be attached to (default: the one that it is attached to)")
+	command.PathVar(c.Flags(), &u.cgroup, "cgroup", "", "cgroup that the data plane is to be attached to (default: the one that it is attached to)")
 	c.Flags().BoolVar(&u.takeOver, "take-over", false, "kill the agent that is running, if one is")
 }
 

@@ -63,7 +63,7 @@ something is wrong.`,
 	}
 	u.flags(c)
 	u.targetFlags(c)
-	c.Flags().StringVar(&write, "write", "", "write the release to this file, for 'upgrade apply --to'")
+	command.PathVar(c.Flags(), &write, "write", "", "write the release to this file, for 'upgrade apply --to'")
 	return c
 }
 

@@ -59,11 +59,19 @@ func plainFlag(err error) error {
 	if !errors.As(err, &invalid) {
 		return err
 	}
-	kind, known := flagKinds[invalid.GetFlag().Value.Type()]
+	flag := invalid.GetFlag()
+	if flag.Value.Type() == (*path)(nil).Type() {
+		instead := ""
+		if flag.DefValue != "" {
+			instead = " for " + flag.DefValue
+		}
+		return fmt.Errorf("--%s is empty: it takes a path (%s); or leave it out%s", flag.Name, flag.Usage, instead)
+	}
+	kind, known := flagKinds[flag.Value.Type()]
 	if !known {
 		return err
 	}
-	return fmt.Errorf("--%s %q: it is %s", invalid.GetFlag().Name, invalid.GetValue(), kind)
+	return fmt.Errorf("--%s %q: it is %s", flag.Name, invalid.GetValue(), kind)
 }
 
 // unknown says which command a typo may have meant.
