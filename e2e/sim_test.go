@@ -14,6 +14,8 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"github.com/evenkeel/evenkeel/netsim"
 )
 
 // sim runs `evenkeel sim` to its end.
@@ -103,6 +105,31 @@ var _ = Describe("evenkeel sim", Ordered, func() {
 		var told map[string]any
 		Expect(json.Unmarshal([]byte(sim(ctx, "inspect", name, "-o", "json").stdout), &told)).To(Succeed())
 		Expect(told).To(And(HaveKey("version"), HaveKey("nodes"), HaveKey("pods")))
+	})
+
+	It("knows that an uninstall has withdrawn pods, and enrols them again", func(ctx SpecContext) {
+		enrolled := func() map[string]bool {
+			GinkgoHelper()
+			var told netsim.Info
+			Expect(json.Unmarshal([]byte(sim(ctx, "inspect", name, "-o", "json").stdout), &told)).To(Succeed())
+			all := map[string]bool{}
+			for _, pod := range told.Pods {
+				all[pod.Name] = pod.Enrolled
+			}
+			return all
+		}
+		before := enrolled()
+		Expect(before).To(HaveKeyWithValue("client", true))
+		got := sim(ctx, "exec", "--name", name, "node/left", "--", built.evenkeel, "uninstall", "--yes", "--take-over",
+			"--pin-dir", filepath.Join(bpffs, "evenkeel-sim", name, "left"), "--state-dir", GinkgoT().TempDir())
+		Expect(got.code).To(BeZero(), "%+v", got)
+		after := enrolled()
+		Expect(after).To(And(HaveKeyWithValue("client", false), Not(Equal(before))))
+		got = sim(ctx, "apply", path)
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(enrolled()).To(Equal(before))
+		got = sim(ctx, "call", "--name", name, "client", "tcp://10.96.0.10:7", "hello")
+		Expect(got.stdout).To(Equal("hello\n"), "%+v", got)
 	})
 
 	It("exits as a shell does for a command that cannot be run", func(ctx SpecContext) {

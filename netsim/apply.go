@@ -58,6 +58,7 @@ func (l *Lab) Apply(ctx context.Context, t *Topology) (Changes, error) {
 // is interrupted, the state has less than there is, and the next apply clears the place of each thing that it makes.
 func (l *Lab) apply(ctx context.Context, t *Topology) (Changes, error) {
 	before := l.state
+	l.forgetUninstalled()
 	if t.Dataplane != before.Dataplane {
 		return Changes{}, fmt.Errorf("the lab's data plane is %s, that of %s is %s: take the lab down first", before.Dataplane,
 			t.File, t.Dataplane)

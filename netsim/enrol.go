@@ -6,7 +6,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -62,6 +65,25 @@ func (l *Lab) enrolPods(ctx context.Context, pods []*podState, done func()) erro
 		})
 	}
 	return group.Wait()
+}
+
+// enrolled tells whether a pod is enrolled as far as a lab can know: an `evenkeel uninstall` does not tell the lab, but
+// leaves its node without pins.
+func (l *Lab) enrolled(pod *podState) bool {
+	if !pod.Enrolled || l.state.Dataplane != Evenkeel {
+		return pod.Enrolled
+	}
+	_, err := os.Lstat(l.paths.nodePins(pod.Spec.Node))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// forgetUninstalled notes which pods an uninstall has taken out, so that they are enrolled again.
+func (l *Lab) forgetUninstalled() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, pod := range l.state.Pods {
+		pod.Enrolled = l.enrolled(pod)
+	}
 }
 
 // withdrawPods takes those of pods that are enrolled out.

@@ -73,7 +73,8 @@ type PodInfo struct {
 	Cgroup      string            `json:"cgroup"`
 	Link        string            `json:"link,omitempty"`
 	Serve       []string          `json:"serve"`
-	// Enrolled is what the lab did; whether the pod is still enrolled is the agent's to say (evenkeel status).
+	// Enrolled is what the lab did, and false where the data plane that it was done in has been uninstalled since; whether
+	// somebody has withdrawn the pod is the agent's to say (evenkeel status).
 	Enrolled  bool          `json:"enrolled"`
 	Refusal   string        `json:"refusal,omitempty"`
 	Processes []ProcessInfo `json:"processes"`
@@ -127,7 +128,7 @@ func (l *Lab) agentInfo(n *nodeState) AgentInfo {
 func (l *Lab) podInfo(pod *podState) PodInfo {
 	info := PodInfo{Namespace: pod.Spec.Namespace, Name: pod.Spec.Name, Node: pod.Spec.Node, Labels: pod.Spec.Labels,
 		Addresses: pod.Addresses, HostNetwork: pod.Spec.HostNetwork, Netns: l.paths.podNetns(pod),
-		Cgroup: l.paths.podCgroup(pod), Serve: pod.Spec.Serve, Enrolled: pod.Enrolled, Refusal: pod.Refusal,
+		Cgroup: l.paths.podCgroup(pod), Serve: pod.Spec.Serve, Enrolled: l.enrolled(pod), Refusal: pod.Refusal,
 		Logs: l.paths.podDir(pod)}
 	if !pod.Spec.HostNetwork {
 		info.Link = podLinkName(pod.Ordinal)

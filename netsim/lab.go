@@ -50,8 +50,8 @@ type Pod struct {
 	Addresses []netip.Addr
 	// Netns is the path of its network namespace, Cgroup the directory of its processes.
 	Netns, Cgroup string
-	// Enrolled tells whether it was enrolled when the lab was made or last changed; if it should have been and is not,
-	// Refusal is why.
+	// Enrolled tells whether it was enrolled when the lab was made or last changed, in a data plane that is still there; if
+	// it should have been and was not, Refusal is why.
 	Enrolled bool
 	Refusal  string
 	place
@@ -125,7 +125,7 @@ func (l *Lab) Pod(name string) *Pod {
 	}
 	netns, cgroup := l.paths.podNetns(p), l.paths.podCgroup(p)
 	return &Pod{Name: p.Spec.Name, Namespace: p.Spec.Namespace, Node: p.Spec.Node, Addresses: p.Addresses, Netns: netns,
-		Cgroup: cgroup, Enrolled: p.Enrolled, Refusal: p.Refusal, place: place{l.options.Binary, netns, cgroup}}
+		Cgroup: cgroup, Enrolled: l.enrolled(p), Refusal: p.Refusal, place: place{l.options.Binary, netns, cgroup}}
 }
 
 // StartAgent starts the agent of a node where none runs, with args after those of the topology, and returns when it is
