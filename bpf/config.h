@@ -8,6 +8,7 @@ enum control {
 	CONTROL_IGNORE_STAMP = 1 << 0, /* entry programs run the generation that serves, whatever the stamp says */
 	CONTROL_MISS_PASSES = 1 << 1,  /* a port that a service lacks, and a service without endpoints, pass */
 	CONTROL_TRUST_SLOT = 1 << 2,   /* the record of a service is not compared with what was dialled */
+	CONTROL_REFUSE_SOME = 1 << 3,  /* every third that dials a service is refused: only traffic can tell */
 };
 
 /* Set when the object is loaded, constant from then on: the verifier removes the branches that are off. */

@@ -44,6 +44,7 @@ const (
 	MeshControlCONTROL_IGNORE_STAMP MeshControl = 1
 	MeshControlCONTROL_MISS_PASSES  MeshControl = 2
 	MeshControlCONTROL_TRUST_SLOT   MeshControl = 4
+	MeshControlCONTROL_REFUSE_SOME  MeshControl = 8
 )
 
 type MeshCount uint32

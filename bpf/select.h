@@ -175,6 +175,8 @@ static __always_inline enum outcome select(struct selection *s)
 
 	if (!service)
 		return otherwise;
+	if (config.controls & CONTROL_REFUSE_SOME && bpf_get_prandom_u32() % 3 == 0)
+		return refuse(REFUSED_NO_ENDPOINT);
 	if (service->flags & SERVICE_AFFINITY)
 		found = select_by_affinity(s, service);
 	else

@@ -5,30 +5,46 @@ package chaos
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/types"
 
 	"github.com/evenkeel/evenkeel/netsim"
 	"github.com/evenkeel/evenkeel/netsim/fault"
 	"github.com/evenkeel/evenkeel/netsim/fault/supervisor"
+	"github.com/evenkeel/evenkeel/netsim/flow"
+	"github.com/evenkeel/evenkeel/netsim/flow/record"
 )
 
-// anotherRelease writes the release of a build once more, as another: with a constant that no program reads.
-func anotherRelease(ctx SpecContext, lab *netsim.Lab, node string) string {
+// What releases differ by: a bit of a byte of the constant config, which names controls.
+type control struct {
+	byte int
+	bit  byte
+}
+
+var (
+	noControl   = control{7, 1 << 7} // which no program reads
+	refusesSome = control{4, 1 << 3} // every third connection
+)
+
+// anotherRelease writes the release of a build once more, as another: with a control that it had not.
+func anotherRelease(ctx SpecContext, lab *netsim.Lab, node, label string, c control) string {
 	GinkgoHelper()
 	dir, err := os.MkdirTemp("", "evenkeel-release-")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(os.RemoveAll, dir)
-	path := filepath.Join(dir, "another")
+	path := filepath.Join(dir, label)
 	_, err = command(ctx, lab, node, "upgrade", "verify", "--write", path)
 	Expect(err).NotTo(HaveOccurred())
 	packed, err := os.ReadFile(path)
@@ -40,8 +56,8 @@ func anotherRelease(ctx SpecContext, lab *netsim.Lab, node string) string {
 	variables := release["variables"].(map[string]any)
 	config, err := base64.StdEncoding.DecodeString(variables["config"].(string))
 	Expect(err).NotTo(HaveOccurred())
-	config[7] ^= 0x80 // of the controls, one that does not exist
-	variables["config"], release["label"] = base64.StdEncoding.EncodeToString(config), "another"
+	config[c.byte] ^= c.bit
+	variables["config"], release["label"] = base64.StdEncoding.EncodeToString(config), label
 	var out bytes.Buffer
 	to := gzip.NewWriter(&out)
 	Expect(json.NewEncoder(to).Encode(release)).To(Succeed())
@@ -76,6 +92,68 @@ func (u upgrader) supervised(args ...string) func(SpecContext, supervisor.Decide
 	}
 }
 
+// event is one entry of a node's history.
+type event struct{ Kind, Text string }
+
+// history returns the last event.
+func (u upgrader) history(ctx SpecContext) event {
+	GinkgoHelper()
+	out, err := command(ctx, u.lab, u.node, "upgrade", "history", "-o", "json")
+	Expect(err).NotTo(HaveOccurred())
+	var history struct{ Events []event }
+	Expect(json.Unmarshal([]byte(out), &history)).To(Succeed())
+	Expect(history.Events).NotTo(BeEmpty())
+	return history.Events[len(history.Events)-1]
+}
+
+// attempts are new connections of the client to both nodes, which all should pass. A canary may cost some of them, so they
+// are in no run.
+type attempts struct {
+	client    *flow.Client
+	recording string
+}
+
+func beginAttempts(ctx SpecContext, lab *netsim.Lab) *attempts {
+	GinkgoHelper()
+	dir, err := os.MkdirTemp("", "evenkeel-attempts-")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(os.RemoveAll, dir)
+	a := &attempts{recording: filepath.Join(dir, "client.ndjson")}
+	plan := &flow.Plan{Flows: slices.DeleteFunc(everyKind(), func(s flow.Spec) bool { return s.Kind != "probe" })}
+	a.client, err = flow.StartClient(context.WithoutCancel(ctx), lab.Pod("client"), instrument(), plan, a.recording)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(a.client.Stop)
+	return a
+}
+
+// end says how many there were, and how many did not pass.
+func (a *attempts) end() (sent, wrong uint64) {
+	GinkgoHelper()
+	Expect(a.client.Stop()).To(Succeed())
+	report, err := record.JudgeFiles(a.recording)
+	Expect(err).NotTo(HaveOccurred())
+	for _, d := range report.Details {
+		sent, wrong = sent+d.Sent, wrong+d.Wrong
+	}
+	Expect(sent).NotTo(BeZero())
+	return sent, wrong
+}
+
+// expectAttempts makes new connections for a moment, and matches how many do not pass.
+func expectAttempts(ctx SpecContext, lab *netsim.Lab, wrong types.GomegaMatcher) {
+	GinkgoHelper()
+	a := beginAttempts(ctx, lab)
+	during(ctx, time.Second)
+	_, n := a.end()
+	Expect(n).To(wrong)
+}
+
+// triedOn is what a bad canary must leave whole: connections that there are, and what must be refused.
+func triedOn() []flow.Spec {
+	return append(established(),
+		slices.DeleteFunc(refused(), func(s flow.Spec) bool { return !strings.HasPrefix(s.Name, "no such port") })...)
+}
+
 // whole makes sure that the node's pinned state is in order, and that one generation is all there is if alone is set.
 func (u upgrader) whole(ctx SpecContext, alone bool) {
 	GinkgoHelper()
@@ -100,16 +178,18 @@ var _ = Describe("Upgrades", Label("dataplane:evenkeel", "upgrade", "fault:kill-
 	const node = "a"
 	const limit = SpecTimeout(8 * time.Minute)
 	var u upgrader
-	var other string
+	var other, bad string
 	words := func(text string) (string, error) {
 		text, err := supervisable(u.lab, node).Words(text)
-		text = generationNumbers.ReplaceAllString(strings.ReplaceAll(text, other, "{other}"), "gen/#")
+		text = strings.NewReplacer(other, "{other}", bad, "{bad}").Replace(text)
+		text = generationNumbers.ReplaceAllString(text, "gen/#")
 		return recordedPlace.ReplaceAllString(text, "$1#)"), err
 	}
 	BeforeAll(func(ctx SpecContext) {
 		u = upgrader{newMeshLab(ctx, evenkeel()), node}
 		Expect(u.lab.RestartAgent(ctx, node)).To(Succeed())
-		other = anotherRelease(ctx, u.lab, node)
+		other = anotherRelease(ctx, u.lab, node, "another", noControl)
+		bad = anotherRelease(ctx, u.lab, node, "bad", refusesSome)
 		killAgent(ctx, u.lab, node)
 	})
 
@@ -154,22 +234,69 @@ var _ = Describe("Upgrades", Label("dataplane:evenkeel", "upgrade", "fault:kill-
 				check: func(ctx SpecContext) { u.whole(ctx, true); same(ctx, u.lab, had, byName) }}
 		}},
 	}
-	kill := func(make func(SpecContext) *procedure, part, of int) func(SpecContext) {
+	kill := func(make func(SpecContext) *procedure, flows func() []flow.Spec, part, of int) func(SpecContext) {
 		return func(ctx SpecContext) {
-			watchedWhile(ctx, u.lab, "upgrade", everyFlow(), func(r *run) {
+			watchedWhile(ctx, u.lab, "upgrade", flows(), func(r *run) {
 				p := make(ctx)
 				p.words = words
 				p.killEverywhere(ctx, r, part, of)
 			})
 		}
 	}
+	const sampled = 90 // one in so many steps, and all of them at night
 	for _, p := range procedures {
-		const sampled = 90 // one in so many steps, and all of them at night
-		It(fmt.Sprintf("are killed while %s", p.what), Label("tier:pr"), limit, kill(p.make, 5, sampled))
+		It(fmt.Sprintf("are killed while %s", p.what), Label("tier:pr"), limit, kill(p.make, everyFlow, 5, sampled))
 		for part := range p.parts {
 			It(fmt.Sprintf("are killed at every step of %s, part %d of %d", p.what, part+1, p.parts), Label("tier:nightly"), limit,
-				kill(p.make, part, p.parts))
+				kill(p.make, everyFlow, part, p.parts))
 		}
+	}
+
+	// canary has a half of the new connections try the release that refuses some of them, until that is noticed.
+	canary := []string{"apply", "--canary", "50%", "--hold", "4s", "--to"}
+	withdrawn := func(ctx SpecContext) {
+		GinkgoHelper()
+		_, err := command(ctx, u.lab, node, u.args(append(canary, bad)...)...)
+		Expect(err).To(MatchError(ContainSubstring("withdrawn at canary 50%: drops (refused_no_endpoint)")))
+	}
+
+	It("go back by themselves where only traffic tells that they are bad", Label("tier:pr"), limit, func(ctx SpecContext) {
+		base(ctx)
+		watchedWhile(ctx, u.lab, "canary", triedOn(), func(*run) {
+			had := take(u.lab)
+			a := beginAttempts(ctx, u.lab)
+			withdrawn(ctx)
+			sent, wrong := a.end()
+			Expect(wrong).To(BeNumerically(">", 0), "of %d: nobody has tried it", sent)
+			Expect(float64(wrong)).To(BeNumerically("<", 0.3*float64(sent)), "a sixth while it was tried")
+			u.whole(ctx, true)
+			same(ctx, u.lab, had, steady)
+			last := u.history(ctx)
+			Expect(last.Kind).To(Equal("withdraw"))
+			Expect(last.Text).To(ContainSubstring("drops (refused_no_endpoint)"))
+			expectAttempts(ctx, u.lab, BeZero())
+			u.do(ctx, "apply", "--to", bad) // which nobody tried before
+			expectAttempts(ctx, u.lab, BeNumerically(">", 0))
+			u.do(ctx, "rollback")
+			expectAttempts(ctx, u.lab, BeZero())
+			base(ctx)
+		})
+	})
+
+	trial := func(ctx SpecContext) *procedure {
+		base(ctx)
+		a := beginAttempts(ctx, u.lab)
+		DeferCleanup(func() { a.end() })
+		withdrawn(ctx)
+		had := take(u.lab)
+		return &procedure{name: "canary", begin: base, perform: u.supervised(append(canary, bad)...), complete: withdrawn,
+			check: func(ctx SpecContext) { u.whole(ctx, true); same(ctx, u.lab, had, byName) }}
+	}
+	It("are killed while one is tried that is bad", Label("tier:pr"), limit, kill(trial, triedOn, 5, 2*sampled))
+	const parts = 24
+	for part := range parts {
+		It(fmt.Sprintf("are killed at every step of trying one that is bad, part %d of %d", part+1, parts), Label("tier:nightly"),
+			limit, kill(trial, triedOn, part, parts))
 	}
 
 	It("have one writer when eight begin at once", Label("tier:pr"), limit, func(ctx SpecContext) {
