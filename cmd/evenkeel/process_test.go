@@ -65,6 +65,23 @@ func (n *node) startAgent(t *testing.T, more ...string) *process {
 	return a
 }
 
+// startOther starts an agent of a data plane of its own.
+func (n *node) startOther(t *testing.T, more ...string) *process {
+	t.Helper()
+	other := *n
+	other.dir, other.cgroup = n.dir+"2", filepath.Join(n.cgroup, "other")
+	if err := os.Mkdir(other.cgroup, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		got := evenkeel(t, "uninstall", "--pin-dir", other.dir, "--take-over")
+		if err := os.Remove(other.cgroup); got.code != 0 || err != nil {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+	return other.startAgent(t, more...)
+}
+
 func (n *node) agentArgs() []string {
 	return []string{"agent", "--node", "n1", "--source", n.source, "--pin-dir", n.dir, "--cgroup", n.cgroup,
 		"--admin", n.admin, "--metrics", "127.0.0.1:15090"}

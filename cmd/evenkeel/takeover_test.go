@@ -3,10 +3,14 @@
 package main
 
 import (
+	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // An agent that is told to take over, and cannot run, costs the one that runs nothing.
@@ -30,7 +34,7 @@ func TestTakeOverThatMustFail(t *testing.T) {
 		flags      []string
 	}{
 		{"another layout", "--max", []string{"--on-start", "adopt", "--max-services", "99"}},
-		{"a busy port", "--metrics", []string{"--metrics", "127.0.0.1:15091"}},
+		{"a busy port", fmt.Sprintf("already in use by pid %d (", os.Getpid()), []string{"--metrics", "127.0.0.1:15091"}},
 		{"a port that is busy on one address", "--metrics", []string{"--metrics", ":15091"}},
 		{"a socket of another process", "--admin", []string{"--admin", theirs}},
 	} {
@@ -42,6 +46,28 @@ func TestTakeOverThatMustFail(t *testing.T) {
 			t.Fatalf("%s: %+v, %q", test.name, s.Agent, s.Problems)
 		}
 	}
+	t.Run("a process that is stopped", func(t *testing.T) {
+		frozen := n.startOther(t, "--admin", theirs+".2", "--metrics", "127.0.0.1:15092")
+		if err := frozen.Process.Signal(unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		pid := frozen.Process.Pid
+		if err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, flags := range [][]string{{"--admin", theirs + ".2"}, {"--metrics", "127.0.0.1:15092"}} {
+			got := evenkeel(t, append(append(n.agentArgs(), "--take-over"), flags...)...)
+			for _, want := range []string{flags[0], fmt.Sprintf("stopped pid %d (/proc/self/exe agent ", pid),
+				fmt.Sprintf("kill -CONT %d", pid), fmt.Sprintf("kill -KILL %d", pid)} {
+				if got.code != 1 || !strings.Contains(got.stderr, want) {
+					t.Errorf("%q: %+v, want %q", flags, got, want)
+				}
+			}
+			if s := n.status(t); !s.Healthy || s.Agent.PID != agent.Process.Pid {
+				t.Fatalf("%q: %+v, %q", flags, s.Agent, s.Problems)
+			}
+		}
+	})
 	if after := n.pins(t); after != before {
 		t.Errorf("pinned before:\n%s\nand after:\n%s", before, after)
 	}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/occupant"
 )
 
 // DefaultSocket is where the agent of a node answers.
@@ -24,16 +26,13 @@ const DefaultSocket = "/run/evenkeel/admin.sock"
 // maxSocketPath is the room in struct sockaddr_un (unix(7)), without the NUL.
 const maxSocketPath = 107
 
-// InUseError says that somebody answers at the path of a socket.
+// InUseError says that somebody listens at the path of a socket.
 type InUseError struct {
-	PID int // of whoever made the socket; 0 if the kernel does not say
+	By occupant.Process // whoever made the socket; the zero value if the kernel does not say
 }
 
 func (e *InUseError) Error() string {
-	if e.PID == 0 {
-		return "another agent answers there: give this one a path of its own with --admin"
-	}
-	return fmt.Sprintf("another agent (pid %d) answers there: give this one a path of its own with --admin", e.PID)
+	return fmt.Sprintf("%s listens there: %sgive this agent a path of its own with --admin", e.By, e.By.Or())
 }
 
 // Listen makes the socket, mode 0600, in a directory that it makes as well if need be, mode 0700. A socket that nobody
@@ -79,7 +78,7 @@ func clear(path string) error {
 		defer conn.Close()
 		made := &InUseError{}
 		if found := peerOf(conn); found != nil {
-			made.PID = int(found.Pid)
+			made.By = occupant.Of(int(found.Pid))
 		}
 		return made
 	}

@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
+	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/occupant"
 	"github.com/evenkeel/evenkeel/upgrade"
 )
 
@@ -41,7 +39,7 @@ func (s *sockets) listen(ctx context.Context, o Options, incumbent int) (err err
 	if s.admin == nil {
 		s.admin, err = admin.Listen(o.Admin)
 		var inUse *admin.InUseError
-		if errors.As(err, &inUse) && incumbent != 0 && (inUse.PID == incumbent || inUse.PID == 0) {
+		if errors.As(err, &inUse) && incumbent != 0 && (inUse.By.PID == incumbent || inUse.By.PID == 0) {
 			err = nil
 		}
 		if err != nil {
@@ -56,18 +54,18 @@ func (s *sockets) listen(ctx context.Context, o Options, incumbent int) (err err
 		s.metrics = l
 		return nil
 	}
-	err = fmt.Errorf("serve metrics: %w: choose another address with --metrics, or none with --metrics=", err)
-	if incumbent == 0 || !errors.Is(err, unix.EADDRINUSE) {
-		return err
+	const instead = "choose another address with --metrics, or none with --metrics="
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("serve metrics: %w: %s", err, instead)
 	}
-	its, looked := listensAt(incumbent, o.Metrics)
-	if looked != nil {
-		return errors.Join(err, looked)
+	its, other, looked := whoListens(incumbent, o.Metrics)
+	switch {
+	case looked != nil:
+		return fmt.Errorf("serve metrics: %w: %s", errors.Join(err, looked), instead)
+	case its:
+		return nil
 	}
-	if !its {
-		return err
-	}
-	return nil
+	return fmt.Errorf("serve metrics: %w by %s: %s%s", err, other, other.Or(), instead)
 }
 
 func (s *sockets) close() {
@@ -78,50 +76,27 @@ func (s *sockets) close() {
 	}
 }
 
-// listensAt reports whether all sockets that are in the way of listening at an address are of one process.
-func listensAt(pid int, address string) (bool, error) {
-	want, err := net.ResolveTCPAddr("tcp", address)
+// whoListens finds who has the sockets that are in the way of listening at an address: all of them one process, or else
+// who has one that it has not.
+func whoListens(pid int, address string) (its bool, other occupant.Process, err error) {
+	at, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
-		return false, err
+		return false, other, err
 	}
-	all := len(want.IP) == 0 || want.IP.IsUnspecified()
-	its, err := socketsOf(pid)
+	sockets, err := occupant.Listeners(at)
 	if err != nil {
-		return false, err
+		return false, other, err
 	}
-	found := false
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		listed, err := netlink.SocketDiagTCP(family)
-		if err != nil {
-			return false, fmt.Errorf("list sockets: %w", err)
-		}
-		for _, l := range listed {
-			at := l.ID.Source
-			if l.State != netlink.TCP_LISTEN || int(l.ID.SourcePort) != want.Port ||
-				!all && !at.IsUnspecified() && !at.Equal(want.IP) {
-				continue
-			}
-			if !its[fmt.Sprintf("socket:[%d]", l.INode)] {
-				return false, nil
-			}
-			found = true
+	var mine map[uint32]bool
+	if pid != 0 {
+		if mine, err = occupant.Sockets(pid); err != nil {
+			return false, other, err
 		}
 	}
-	return found, nil
-}
-
-// socketsOf names the sockets of a process as /proc/PID/fd shows them (proc_pid_fd(5)).
-func socketsOf(pid int) (map[string]bool, error) {
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("list sockets of pid %d: %w", pid, err)
-	}
-	names := make(map[string]bool)
-	for _, e := range entries {
-		if name, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil { // or else it was closed meanwhile
-			names[name] = true
+	for _, socket := range sockets {
+		if !mine[socket] {
+			return false, occupant.With(socket), nil
 		}
 	}
-	return names, nil
+	return len(sockets) > 0, other, nil
 }
