@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -171,11 +170,15 @@ func Withdraw(pinDir, stateDir string) error {
 	if err := os.Remove(DecisionsPin(pinDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	path := decisionsFile(stateDir)
+	if err := sweep(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	d, err := readDocument(stateDir)
 	if err != nil || d == nil || d.PinDir != pinDir {
 		return err
 	}
-	return os.Remove(decisionsFile(stateDir))
+	return os.Remove(path)
 }
 
 func writeCopy(stateDir string, d document) error {
@@ -190,32 +193,4 @@ func writeCopy(stateDir string, d document) error {
 		return err
 	}
 	return Replace(decisionsFile(stateDir), append(text, '\n'), 0o600)
-}
-
-// Replace writes a file so that a reader, and a machine that loses power, finds the old one or the new one, whole: it
-// is written beside, flushed, and renamed over. A symbolic link is replaced, not followed.
-func Replace(path string, data []byte, mode fs.FileMode) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.new")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return SyncDir(dir)
-}
-
-// SyncDir makes the names in a directory outlast a loss of power.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
