@@ -89,7 +89,11 @@ own release and sizes serve; one of the same goes on with what is done here.`,
 					t.line("nothing to do: it serves already, as generation %d", d.Serve)
 					return
 				}
-				t.line("generation %d serves after %.2f s; 'evenkeel upgrade rollback' goes back", d.Serve, d.Seconds)
+				back := "; 'evenkeel upgrade rollback' goes back"
+				if d.Plan.Rollback == "none" {
+					back = ""
+				}
+				t.line("generation %d serves after %.2f s%s", d.Serve, d.Seconds, back)
 			})
 		},
 	}
