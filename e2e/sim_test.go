@@ -24,6 +24,41 @@ func sim(ctx SpecContext, args ...string) result {
 	return runIn(ctx, host{}, nil, built.evenkeel, append([]string{"sim"}, args...)...)
 }
 
+// labTold is a part of what `sim inspect -o json` prints.
+type labTold struct {
+	Manifests string
+	Nodes     []struct {
+		PinDir string
+		Agent  struct{ Admin string }
+	}
+	Pods []podTold
+}
+
+type podTold struct {
+	Name      string
+	Netns     string
+	Enrolled  bool
+	Addresses []string
+	Processes []struct{ PID int }
+}
+
+func inspected(ctx SpecContext, lab string) (told labTold) {
+	GinkgoHelper()
+	Expect(json.Unmarshal([]byte(sim(ctx, "inspect", lab, "-o", "json").stdout), &told)).To(Succeed())
+	return told
+}
+
+func (l labTold) pod(name string) podTold {
+	GinkgoHelper()
+	for _, p := range l.Pods {
+		if p.Name == name {
+			return p
+		}
+	}
+	Fail("there is no pod " + name)
+	return podTold{}
+}
+
 // simFile writes a topology file and returns its path and the name of its lab, which is cleaned up.
 func simFile(spec string) (path, name string) {
 	GinkgoHelper()
@@ -95,6 +130,50 @@ var _ = Describe("evenkeel sim", Ordered, func() {
 		Expect(got.code).To(BeZero(), "%+v", got)
 		Expect(got.stdout).To(MatchRegexp(`more.yaml:\d+: Deployment web is skipped`))
 		Expect(sim(ctx, "apply", path).code).To(BeZero())
+	})
+
+	It("takes pods that go out of every service before they end", func(ctx SpecContext) {
+		text, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		more := filepath.Join(GinkgoT().TempDir(), "more.yaml")
+		Expect(os.WriteFile(more, bytes.Replace(text, []byte("count: 2"), []byte("count: 3"), 1), 0o644)).To(Succeed())
+		for range 3 {
+			Expect(sim(ctx, "apply", more).stdout).To(ContainSubstring("pods +1"))
+			told := inspected(ctx, name)
+			goes := told.pod("web-2")
+			agent := told.Nodes[0]
+			endpoints := func() string {
+				return runIn(ctx, host{}, nil, built.evenkeel, "dump", "endpoints", "--pin-dir", agent.PinDir, "--admin",
+					agent.Agent.Admin).stdout
+			}
+			Expect(endpoints()).To(ContainSubstring(goes.Addresses[0] + ":"))
+			applied := make(chan string, 1)
+			go func() {
+				defer GinkgoRecover()
+				applied <- sim(ctx, "apply", path).stdout
+			}()
+			Eventually(ctx, func() string { // nothing, of one that has ended and waits for its parent, too
+				line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", goes.Processes[0].PID))
+				_ = err // it is gone
+				return string(line)
+			}).WithPolling(time.Millisecond).Should(BeEmpty())
+			Expect(os.ReadFile(filepath.Join(told.Manifests, "pods.yaml"))).NotTo(ContainSubstring("web-2"))
+			Expect(endpoints()).NotTo(ContainSubstring(goes.Addresses[0] + ":"))
+			Expect(<-applied).To(ContainSubstring("pods -1, files of documents changed: 1"))
+		}
+	})
+
+	It("shows what was withdrawn and enrolled by hand", func(ctx SpecContext) {
+		told := inspected(ctx, name)
+		dir, client := told.Nodes[0].PinDir, told.pod("client")
+		Expect(client.Enrolled).To(BeTrue())
+		got := runIn(ctx, host{}, nil, built.evenkeel, "withdraw", "--pod", "default/client", "--pin-dir", dir)
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(inspected(ctx, name).pod("client").Enrolled).To(BeFalse())
+		got = sim(ctx, "exec", "--name", name, "node/left", "--", built.evenkeel, "enrol", "--pod", "default/client",
+			"--netns", client.Netns, "--pin-dir", dir)
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Expect(inspected(ctx, name).pod("client").Enrolled).To(BeTrue())
 	})
 
 	It("is listed and inspected", func(ctx SpecContext) {

@@ -3,6 +3,7 @@
 package netsim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -79,6 +80,10 @@ func (l *Lab) apply(ctx context.Context, t *Topology) (Changes, error) {
 	if !after.Agent.Enabled {
 		changes.AgentsStopped = len(after.Nodes) - len(after.idle())
 	}
+	announced, told, err := l.announce(ctx, d)
+	if err != nil {
+		return changes, err
+	}
 	if err := l.removeOld(ctx, rs, d); err != nil {
 		return changes, err
 	}
@@ -97,6 +102,9 @@ func (l *Lab) apply(ctx context.Context, t *Topology) (Changes, error) {
 	}
 	if err := l.bringServers(ctx, texts, d.newPods, &changes); err != nil {
 		return changes, err
+	}
+	if told && bytes.Equal(announced, texts[podsFile]) { // one file that has changed, and was not written again
+		changes.Manifests++
 	}
 	if err := l.bringAgents(ctx, &changes); err != nil {
 		return changes, err

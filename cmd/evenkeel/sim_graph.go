@@ -30,7 +30,11 @@ else to be looked at in a browser.`,
 			if err != nil {
 				return err
 			}
-			return graph.Write(e.Stdout, l.Info(), format)
+			info, err := labInfo(l)
+			if err != nil {
+				return err
+			}
+			return graph.Write(e.Stdout, info, format)
 		},
 	}
 	lab.flag(c)

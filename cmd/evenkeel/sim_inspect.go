@@ -5,13 +5,19 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/spf13/cobra"
 
+	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/internal/command"
+	"github.com/evenkeel/evenkeel/engine/enrol"
 	"github.com/evenkeel/evenkeel/netsim"
 )
 
@@ -115,8 +121,8 @@ func newSimInspectCommand(e command.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect [NAME]",
 		Short: "Show the nodes and pods of a lab",
-		Long: `Show the nodes, wires and pods of a lab, with addresses, processes and whether agents run. -o json has
-more: paths of network namespaces, cgroups, pins and logs. The name is not needed where there is only one lab.`,
+		Long: `Show the nodes, wires and pods of a lab, with addresses, processes and whether agents run, and how to ask
+these. -o json has more: paths of network namespaces, cgroups and logs. The name is not needed where there is only one lab.`,
 		Example: "  evenkeel sim inspect\n  evenkeel sim inspect demo -o json | jq '.pods[].netns'",
 		Args:    atMostOne,
 
@@ -136,13 +142,55 @@ more: paths of network namespaces, cgroups, pins and logs. The name is not neede
 			if err != nil {
 				return err
 			}
-			info := l.Info()
+			info, err := labInfo(l)
+			if err != nil {
+				return err
+			}
 			return show(c, o, e.Stdout, info, func(t *table) { printLab(t, info) })
 		},
 	}
 	o.Flag(c)
 	lab.flag(c)
 	return c
+}
+
+// labInfo is what a lab knows of itself, with what its nodes' kernels say of enrolment: pods can be enrolled, withdrawn and
+// lost behind its back.
+func labInfo(l *netsim.Lab) (netsim.Info, error) {
+	info := l.Info()
+	if info.Dataplane != netsim.Evenkeel {
+		return info, nil
+	}
+	enrolled := map[string][]string{} // by node
+	for _, n := range info.Nodes {
+		names, err := enrolledPods(n.PinDir)
+		switch {
+		case errors.Is(err, fs.ErrPermission): // anybody may ask what the lab knows
+			return info, nil
+		case err != nil:
+			return info, fmt.Errorf("read enrolled pods of node %s: %w", n.Name, err)
+		}
+		enrolled[n.Name] = names
+	}
+	for i := range info.Pods {
+		pod := &info.Pods[i]
+		pod.Enrolled = slices.Contains(enrolled[pod.Node], pod.Namespace+"/"+pod.Name)
+	}
+	return info, nil
+}
+
+// enrolledPods reads the names that a data plane has pinned, without a lock; none if there is no data plane.
+func enrolledPods(dir string) ([]string, error) {
+	path := filepath.Join(dir, "maps", bpf.MeshMapWorkloadNames)
+	names, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer names.Close()
+	return enrol.Names(names)
 }
 
 func atMostOne(c *cobra.Command, args []string) error {
@@ -184,6 +232,17 @@ func printLab(t *table, info netsim.Info) {
 			t.row(pod.Namespace+"/"+pod.Name, pod.Node, addresses(pod.Addresses), enrolled(pod), strings.Join(pod.Serve, ", "),
 				processes(pod))
 		}
+	}
+	asked := false
+	for _, n := range info.Nodes {
+		if n.Agent.Admin == "" {
+			continue
+		}
+		if !asked {
+			t.head("NODE", "TO ASK IT: evenkeel status, dump OR explain WITH")
+			asked = true
+		}
+		t.row(n.Name, fmt.Sprintf("--pin-dir %s --admin %s", n.PinDir, n.Agent.Admin))
 	}
 }
 

@@ -171,12 +171,14 @@ func TestProgressIsForTerminals(t *testing.T) {
 func TestPrintLab(t *testing.T) {
 	table := &table{}
 	printLab(table, netsim.Info{Name: "demo",
-		Nodes: []netsim.NodeInfo{{Name: "a", Agent: netsim.AgentInfo{State: netsim.AgentDead, PID: 7}}},
+		Nodes: []netsim.NodeInfo{{Name: "a", PinDir: "/pins/a",
+			Agent: netsim.AgentInfo{State: netsim.AgentDead, PID: 7, Admin: "/a.sock"}}},
 		Wires: []netsim.WireInfo{{Between: [2]string{"a", "b"}, MTU: 1400, Link: "wire0"}},
 		Pods: []netsim.PodInfo{{Namespace: "shop", Name: "web", Node: "a", Refusal: "has a sidecar",
 			Processes: []netsim.ProcessInfo{{PID: 8, Running: true}, {PID: 9}}}},
 	})
-	for _, want := range []string{"demo", "dead, process 7", "a - b", "1400", "shop/web", "refused: has a sidecar", "8, 9 (ended)"} {
+	for _, want := range []string{"demo", "dead, process 7", "a - b", "1400", "shop/web", "refused: has a sidecar", "8, 9 (ended)",
+		"a     --pin-dir /pins/a --admin /a.sock"} {
 		if !strings.Contains(string(table.text()), want) {
 			t.Errorf("%q is missing:\n%s", want, table.text())
 		}

@@ -78,6 +78,13 @@ func (p Pod) has(name *bpf.MeshWorkloadName) bool {
 	return is(name.Pod[:], p.Name) && (p.Netns == "" || is(name.Netns[:], p.Netns))
 }
 
+// Names lists the pods that are in a map workload_names, NAMESPACE/NAME.
+func Names(names *ebpf.Map) ([]string, error) {
+	var all []string
+	err := eachName(Maps{Names: names}, func(_ uint64, n *bpf.MeshWorkloadName) { all = append(all, text(n.Pod[:])) })
+	return all, err
+}
+
 // eachName goes through the names, many at a time: every enrolment does.
 func eachName(maps Maps, each func(cookie uint64, name *bpf.MeshWorkloadName)) error {
 	var cursor ebpf.MapBatchCursor
