@@ -63,16 +63,42 @@ func ServeHTTP(ctx context.Context, l net.Listener, server *http.Server) error {
 // refused with 421. Errors are {"error": "..."} with a status of 400 and above.
 func Handler(v *report.View, ready Readiness) http.Handler {
 	mux := http.NewServeMux()
+	short, long, taking := make(turns, makers), make(turns, makers), make(turns, takers)
+	text := func(r *http.Request, making turns, answer func(*http.Request) (any, error)) ([]byte, error) {
+		leave, err := making.take(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		document, err := answer(r)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(report.Whole(document))
+	}
 	get := func(path string, answer func(*http.Request) (any, error)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
-			document, err := answer(r)
+			document, err := text(r, short, answer)
+			write(w, document, err)
+		})
+	}
+	getLong := func(path string, answer func(*http.Request) (any, error)) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			leave, err := taking.take(r.Context())
+			if err != nil {
+				write(w, nil, err)
+				return
+			}
+			defer leave()
+			document, err := text(r, long, answer)
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(takeTime)) // a test's recorder has none
 			write(w, document, err)
 		})
 	}
 	get("/v1/status", func(*http.Request) (any, error) { return report.Collect(v.Dir, v) })
-	get("/v1/services", func(*http.Request) (any, error) { return v.Services(), nil })
-	get("/v1/endpoints", func(*http.Request) (any, error) { return v.Endpoints(), nil })
-	get("/v1/workloads", func(*http.Request) (any, error) { return v.WorkloadList() })
+	getLong("/v1/services", func(*http.Request) (any, error) { return v.Services(), nil })
+	getLong("/v1/endpoints", func(*http.Request) (any, error) { return v.Endpoints(), nil })
+	getLong("/v1/workloads", func(*http.Request) (any, error) { return v.WorkloadList() })
 	get("/v1/names", func(r *http.Request) (any, error) { return names(v, r) })
 	get("/v1/explain", func(r *http.Request) (any, error) {
 		q, err := report.ParseQuestion(r.FormValue("workload"), r.FormValue("service"), r.FormValue("port"),
@@ -125,16 +151,20 @@ func refuse(w http.ResponseWriter, code int, why string) {
 	_ = json.NewEncoder(w).Encode(failure{why}) // the client has gone: nobody is left to tell
 }
 
-func write(w http.ResponseWriter, document any, err error) {
+func write(w http.ResponseWriter, document []byte, err error) {
 	if err != nil {
 		code := http.StatusInternalServerError
 		var bad *badRequest
-		if errors.As(err, &bad) {
+		var busy *busyError
+		switch {
+		case errors.As(err, &bad):
 			code = http.StatusBadRequest
+		case errors.As(err, &busy):
+			code = http.StatusServiceUnavailable
 		}
 		refuse(w, code, err.Error())
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(report.Whole(document)) // the client has gone: nobody is left to tell
+	_, _ = w.Write(append(document, '\n')) // if the client has gone nobody is left to tell
 }
