@@ -28,7 +28,7 @@ func (r *Report) Conclude(what, scope string) {
 			r.Failed, plural(total, "expectation"), r.damage(), r.first())
 	case r.Passed == 0:
 		r.Answer = Unknown
-		r.Sentence = fmt.Sprintf("Whether %s may be rolled out is not known: no spec ran.", what)
+		r.Sentence = fmt.Sprintf("Whether %s may be rolled out is not known: no spec ran. --list shows what there is to run.", what)
 	case !r.subject():
 		r.Answer = Unknown
 		r.Sentence = fmt.Sprintf("Whether %s may be rolled out is not known: %s came true%s, but no spec ran it.", what,

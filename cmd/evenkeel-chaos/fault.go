@@ -143,6 +143,21 @@ func (l *labFlags) open() (fault.Environment, error) {
 	return fault.Environment{Lab: lab, Binary: l.binary, Self: self}, nil
 }
 
+// completeFault proposes faults, then parameters of the one that is there.
+func completeFault(_ *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+	for _, k := range fault.Kinds() {
+		switch {
+		case len(args) == 0:
+			names = append(names, cobra.CompletionWithDesc(k.Name, k.Summary))
+		case len(args) > 1 && k.Name == args[0]:
+			for _, p := range k.Params {
+				names = append(names, p.Name+"=")
+			}
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace*cobra.ShellCompDirective(min(1, len(args)))
+}
+
 func newFaultInjectCommand(e command.Env) *cobra.Command {
 	var lab labFlags
 	var lasts time.Duration
@@ -157,6 +172,9 @@ Ends with 0 if the fault has bitten and is healed, with 1 if it did nothing or c
   evenkeel-chaos fault inject delay wire/left,right delay=20ms jitter=5ms
   evenkeel-chaos fault inject kill-at agent/left call="bpf OBJ_PIN {pins}/links/connect4" when=after`,
 		Args: cobra.ArbitraryArgs,
+
+		ValidArgsFunction: completeFault,
+
 		RunE: func(c *cobra.Command, args []string) error {
 			// A shell has taken the quotes away that ParseSpec expects around a value with blanks.
 			for i, arg := range args {

@@ -107,6 +107,15 @@ func TestWrongCommandLines(t *testing.T) {
 	}
 }
 
+func TestFaultsAreCompleted(t *testing.T) {
+	for line, want := range map[string]string{"": "delay\t", "delay wire/a,b": "jitter=\n"} {
+		args := append([]string{"__complete", "fault", "inject"}, strings.Fields(line)...)
+		if code, out, _ := evenkeelChaos(t, append(args, "")...); code != 0 || !strings.Contains(out, want) {
+			t.Errorf("%q: exit status %d: %s", line, code, out)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	if code, out, _ := evenkeelChaos(t, "--version"); code != 0 || !strings.HasPrefix(out, "evenkeel-chaos version ") {
 		t.Errorf("exit status %d: %s", code, out)

@@ -251,16 +251,22 @@ func writeBench(dir string, d *bench.Document) error {
 }
 
 // benchTable prints rows one by one, as they are known.
-type benchTable struct{ out io.Writer }
+type benchTable struct {
+	out    io.Writer
+	headed bool
+}
 
 const benchLine = "%-42s %10s  %-21s %-9s %-9s %s\n"
 
 func newBenchTable(out io.Writer) *benchTable {
-	fmt.Fprintf(out, benchLine, "ROW", "VALUE", "INTERVAL", "UNIT", "TO REACH", "")
-	return &benchTable{out}
+	return &benchTable{out: out}
 }
 
 func (t *benchTable) add(r bench.Result) {
+	if !t.headed { // not over the reason why nothing could be measured
+		fmt.Fprintf(t.out, benchLine, "ROW", "VALUE", "INTERVAL", "UNIT", "TO REACH", "")
+		t.headed = true
+	}
 	value, interval := "-", "-"
 	if r.Value != nil {
 		value = bench.Figure(*r.Value, r.Unit)

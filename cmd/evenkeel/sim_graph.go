@@ -16,13 +16,19 @@ func newSimGraphCommand(e command.Env) *cobra.Command {
 	var lab labFlag
 	var format string
 	c := &cobra.Command{
-		Use:   "graph",
+		Use:   "graph [NAME]",
 		Short: "Draw a lab",
 		Long: `Draw a lab: nodes, wires and pods as they are now. html is one file that needs no network and nothing
 else to be looked at in a browser.`,
 		Example: "  evenkeel sim graph --format html > lab.html\n  evenkeel sim graph --format dot | dot -Tsvg > lab.svg",
-		Args:    command.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Args:    atMostOne,
+
+		ValidArgsFunction: completeLab,
+
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := lab.named(c, args); err != nil {
+				return err
+			}
 			if !slices.Contains(graph.Formats(), format) {
 				return command.Usage(c, fmt.Errorf("--format %q: it is %s", format, command.Either(graph.Formats())))
 			}

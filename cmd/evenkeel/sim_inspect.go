@@ -132,11 +132,8 @@ these. -o json has more: paths of network namespaces, cgroups and logs. The name
 			if err := o.Check(c); err != nil {
 				return err
 			}
-			if len(args) == 1 {
-				if lab != "" && string(lab) != args[0] {
-					return command.Usage(c, fmt.Errorf("one lab at a time: %s, or --name %s", args[0], lab))
-				}
-				lab = labFlag(args[0])
+			if err := lab.named(c, args); err != nil {
+				return err
 			}
 			l, err := lab.attach()
 			if err != nil {
@@ -191,6 +188,18 @@ func enrolledPods(dir string) ([]string, error) {
 	}
 	defer names.Close()
 	return enrol.Names(names)
+}
+
+// named takes a lab's name that is an argument.
+func (l *labFlag) named(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if *l != "" && string(*l) != args[0] {
+		return command.Usage(c, fmt.Errorf("one lab at a time: %s, or --name %s", args[0], *l))
+	}
+	*l = labFlag(args[0])
+	return nil
 }
 
 func atMostOne(c *cobra.Command, args []string) error {

@@ -29,6 +29,7 @@ func TestSimUsage(t *testing.T) {
 		"sim enter --netns /x --cgroup /y":    "a command",
 		"sim inspect one two":                 "arg",
 		"sim inspect one --name two":          "one lab at a time",
+		"sim graph one --name two":            "one lab at a time",
 		"sim apply":                           "arg",
 		"sim gc everything":                   "arg",
 		"sim serve --pod p":                   "a server",
