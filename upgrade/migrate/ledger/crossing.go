@@ -34,7 +34,11 @@ type Outcome struct {
 }
 
 // Cross prepares the move to another schema.
-func (b *Bed) Cross(to int) (*Crossing, error) {
+func (b *Bed) Cross(to int) (*Crossing, error) { return b.CrossInto(to, 0) }
+
+// CrossInto prepares the move to a schema, the same perhaps, in a map with room for so many entries; 0 for as many as
+// [Spec] says.
+func (b *Bed) CrossInto(to int, room uint32) (*Crossing, error) {
 	source, err := Spec(b.Schema, b.Keys)
 	if err != nil {
 		return nil, err
@@ -44,6 +48,10 @@ func (b *Bed) Cross(to int) (*Crossing, error) {
 		return nil, err
 	}
 	from, name := Name(b.Schema), Name(to)
+	source.Maps[from].MaxEntries = b.State.MaxEntries()
+	if room > 0 {
+		target.Maps[name].MaxEntries = room
+	}
 	linked, err := migrate.Link(target, source, []migrate.Pair{{Target: name, Source: from}})
 	if err != nil {
 		return nil, err
