@@ -22,30 +22,38 @@ func TestTrial(t *testing.T) {
 	if err := upgrade.Try(t.Context(), Of(bpf.DefaultSizes().MaxEntries())); err != nil {
 		t.Fatal(err)
 	}
-	for name, program := range map[string]*ebpf.ProgramSpec{
-		"mesh_tcx": {Name: "mesh_tcx", Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, License: "GPL",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}},
-		bpf.MeshProgPublish: {Name: "publish", Type: ebpf.Syscall, License: "GPL",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}},
+	returns := func(name string, kind ebpf.ProgramType, attach ebpf.AttachType, value int32) *ebpf.ProgramSpec {
+		return &ebpf.ProgramSpec{Name: name, Type: kind, AttachType: attach, License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, value), asm.Return()}}
+	}
+	const next, drop, pass = -1, 0, 1
+	for _, c := range []struct {
+		program *ebpf.ProgramSpec
+		want    string
+	}{
+		{returns("mesh_tcx", ebpf.SchedCLS, ebpf.AttachTCXIngress, next), "mesh_tcx: a packet with another address"},
+		{returns(bpf.MeshProgPublish, ebpf.Syscall, ebpf.AttachNone, 0), "publish"},
+		{returns("mesh_sk_lookup", ebpf.SkLookup, ebpf.AttachSkLookup, drop), "mesh_sk_lookup: a new connection"},
+		{returns("mesh_sk_lookup", ebpf.SkLookup, ebpf.AttachSkLookup, pass), "mesh_sk_lookup: inbound is 0 after 1"},
+		{returns("enter_sk_lookup", ebpf.SkLookup, ebpf.AttachSkLookup, pass), "a connection while nothing serves"},
+		{returns("mesh_sk_msg", ebpf.SkMsg, ebpf.AttachSkMsgVerdict, drop), "mesh_sk_msg: a message of a socket"},
+		{returns("mesh_sk_msg", ebpf.SkMsg, ebpf.AttachSkMsgVerdict, pass), "mesh_sk_msg: messages is 0 after 1"},
 	} {
-		spec, err := bpf.Spec()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if program.Type == ebpf.Syscall {
-			program.Flags = spec.Programs[name].Flags
-		}
-		spec.Programs[name] = program
-		for n, s := range bpf.DefaultSizes().MaxEntries() {
-			spec.Maps[n].MaxEntries = min(s, 64)
-		}
-		loaded, err := ebpf.NewCollection(spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := Trial(t.Context(), loaded); err == nil || !strings.Contains(err.Error(), strings.TrimPrefix(name, "x")) {
-			t.Errorf("a wrong %s passes: %v", name, err)
-		}
-		loaded.Close()
+		t.Run(c.want, func(t *testing.T) {
+			spec, err := bpf.Spec()
+			must(t, err)
+			name := c.program.Name
+			c.program.Flags = spec.Programs[name].Flags
+			spec.Programs[name] = c.program
+			for n, s := range bpf.DefaultSizes().MaxEntries() {
+				spec.Maps[n].MaxEntries = min(s, 64)
+			}
+			loaded, err := ebpf.NewCollection(spec)
+			must(t, err)
+			defer loaded.Close()
+			if err := Trial(t.Context(), loaded); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("it passes: %v", err)
+			}
+		})
 	}
 }
