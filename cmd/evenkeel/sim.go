@@ -142,7 +142,7 @@ func findPlace(lab *netsim.Lab, name string) (pod *netsim.Pod, node *netsim.Node
 	meant := ""
 	for _, p := range lab.Info().Pods { // whoever leaves the namespace out
 		if p.Name == name {
-			meant = fmt.Sprintf(", did you mean %s/%s?", p.Namespace, name)
+			meant = fmt.Sprintf(" (did you mean %s/%s?)", p.Namespace, name)
 		}
 	}
 	return nil, nil, fmt.Errorf("%s is neither a pod nor a node/NAME of lab %s%s: evenkeel sim inspect %s lists them", name,
