@@ -52,6 +52,18 @@ var _ = Describe("Uninstalling", func() {
 		Expect(uninstall(ctx, l).code).To(BeZero(), "there is nothing left to remove, and that is no failure")
 	})
 
+	It("lets connections go on that there are, and keeps nothing for them", func(ctx SpecContext) {
+		l := newUninstallLab(ctx)
+		own, err := l.owned("left")
+		Expect(err).NotTo(HaveOccurred())
+		running := hold(ctx, l.pod("client"), "tcp=10.96.0.10:7", "http=10.96.0.10:80", "udp=10.96.0.10:7")
+		got := uninstall(ctx, l, "--take-over")
+		Expect(got.code).To(BeZero(), "%+v", got)
+		Eventually(ctx, func() (objects, error) { return stillAlive(own) }).Should(BeEmpty(), "the kernel has freed it all")
+		running.advance(ctx, 100)
+		running.expectUnharmed()
+	})
+
 	It("leaves what it does not know where it is, and names it", func(ctx SpecContext) {
 		l := newUninstallLab(ctx)
 		Expect(l.stopAgent(ctx, "left", syscall.SIGTERM)).To(Succeed())
