@@ -13,6 +13,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// An agent that cannot be asked does not upgrade the node first: what serves is what was, and the one before can start
+// again.
+func TestUpgradeByAgentWhosePortIsTaken(t *testing.T) {
+	n := newNode(t)
+	agent := n.startAgent(t)
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-agent.done
+	busy, err := net.Listen("tcp", "127.0.0.1:15091")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	before, word := n.pins(t), n.status(t).Word
+	got := evenkeel(t, append(n.agentArgs(), "--max-services", "99", "--metrics", "127.0.0.1:15091")...)
+	if got.code != 1 || !strings.Contains(got.stderr, fmt.Sprintf("already in use by pid %d (", os.Getpid())) {
+		t.Errorf("%+v", got)
+	}
+	if after := n.status(t).Word; after.Serve != word.Serve || after.Floor != word.Floor {
+		t.Errorf("it served %+v, and does %+v", word, after)
+	}
+	if after := n.pins(t); after != before {
+		t.Errorf("pinned before:\n%s\nand after:\n%s", before, after)
+	}
+	theirs := filepath.Join(t.TempDir(), "admin.sock")
+	other, err := net.Listen("unix", theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	got = evenkeel(t, append(n.agentArgs(), "--max-services", "99", "--admin", theirs)...)
+	if got.code != 1 || !strings.Contains(got.stderr, "--admin") {
+		t.Errorf("%+v", got)
+	}
+	if after := n.pins(t); after != before {
+		t.Errorf("pinned before:\n%s\nand after:\n%s", before, after)
+	}
+	n.startAgent(t, "--on-start", "refuse")
+}
+
 // An agent that is told to take over, and cannot run, costs the one that runs nothing.
 func TestTakeOverThatMustFail(t *testing.T) {
 	n := newNode(t)

@@ -120,6 +120,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		return explain(err, o.OnStart != OnStartUpgrade)
 	}
 	defer func() { err = errors.Join(err, a.store.Close()) }()
+	if a.store.Differs() { // so the node is not upgraded for an agent that cannot run
+		if err := s.probe(ctx, o); err != nil {
+			return err
+		}
+	}
 	if err := a.upgrade(ctx); err != nil {
 		return explain(err, false)
 	}

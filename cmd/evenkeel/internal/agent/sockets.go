@@ -68,6 +68,21 @@ func (s *sockets) listen(ctx context.Context, o Options, incumbent int) (err err
 	return fmt.Errorf("serve metrics: %w by %s: %s%s", err, other, other.Or(), instead)
 }
 
+// probe makes sure that those that are not open yet can be opened, and leaves them closed: clients of an agent that does
+// not answer yet go on without one at once, and would wait for one that listens.
+func (s *sockets) probe(ctx context.Context, o Options) error {
+	p := *s
+	err := p.listen(ctx, o, 0)
+	if p.admin == s.admin {
+		p.admin = nil
+	}
+	if p.metrics == s.metrics {
+		p.metrics = nil
+	}
+	p.close()
+	return err
+}
+
 func (s *sockets) close() {
 	for _, l := range []net.Listener{s.admin, s.metrics} {
 		if l != nil {
