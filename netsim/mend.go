@@ -108,7 +108,7 @@ func (s stack) mendPair(other stack, near, far end, netns, mtu int) (made bool, 
 // onlyAddresses removes addresses that a pod should not have.
 func (s stack) onlyAddresses(index int, pod *podState) error {
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
-	has, err := s.AddrList(link, netlink.FAMILY_ALL)
+	has, err := Whole(func() ([]netlink.Addr, error) { return s.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}

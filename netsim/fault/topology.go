@@ -243,7 +243,7 @@ func (r *Renumber) String() string {
 
 func (r *Renumber) has(address netip.Addr) (has bool, err error) {
 	err = r.must(func(h *netlink.Handle, link netlink.Link) error {
-		all, err := h.AddrList(link, netlink.FAMILY_ALL)
+		all, err := netsim.Whole(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 		for _, a := range all {
 			has = has || a.IP.Equal(address.AsSlice())
 		}

@@ -177,7 +177,7 @@ func lookAround() (s space, err error) {
 		return s, fmt.Errorf("open netlink: %w", err)
 	}
 	defer handle.Close()
-	links, err := handle.LinkList()
+	links, err := netsim.Whole(handle.LinkList)
 	if err != nil {
 		return s, fmt.Errorf("list interfaces: %w", err)
 	}
