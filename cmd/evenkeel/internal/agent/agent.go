@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/cmd/evenkeel/internal/admin"
@@ -102,6 +103,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	a := &agent{Options: o, since: time.Now(), composed: make(chan struct{}), burst: make(chan struct{}, 1),
 		stirred: make(chan struct{}, 1)}
 	footprint.Limit()
+	if most := footprint.Allowed(); most != 0 && most < footprint.Needed {
+		o.Log.Warn("the control group of the agent has little memory: the kernel may kill it while it starts, and what serves "+
+			"serves on", "MiB", most>>20, "needed", footprint.Needed>>20)
+	}
 	if err := upgrade.CheckPlace(o.Dir); err != nil {
 		return err
 	}
@@ -251,6 +256,13 @@ func explain(err error, upgradable bool) error {
 		return fmt.Errorf("%w (--take-over kills it and goes on from where it was)", err)
 	case errors.As(err, &refused):
 		return plane.Refusal(refused, upgradable)
+	case errors.Is(err, unix.ENOMEM):
+		group := ""
+		if most := footprint.Allowed(); most != 0 {
+			group = fmt.Sprintf(" (its control group allows %d MiB)", most>>20)
+		}
+		return fmt.Errorf("%w: give the agent more memory%s, or make its maps smaller with --max-endpoints and the other sizes",
+			err, group)
 	}
 	return err
 }

@@ -9,12 +9,23 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/evenkeel/evenkeel/bpf"
 	"github.com/evenkeel/evenkeel/engine"
 	"github.com/evenkeel/evenkeel/engine/enrol"
 )
+
+// What says only that there is no memory is told with what to do.
+func TestNoMemoryIsExplained(t *testing.T) {
+	err := explain(fmt.Errorf("map create: %w", unix.ENOMEM), true)
+	if !errors.Is(err, unix.ENOMEM) || !strings.Contains(err.Error(), "--max-endpoints") {
+		t.Error(err)
+	}
+}
 
 // TestObjectErrors: what concerns single objects must not make a source send everything again, all else must.
 func TestObjectErrors(t *testing.T) {
