@@ -33,6 +33,11 @@ func newFlipLab(ctx SpecContext, binary string) *lab {
 	return l
 }
 
+// datagrams are the flows of which a program sees every packet, and new connections.
+func datagrams(address string) []string {
+	return []string{"udp-free=" + at(address, 7), "udp-new=" + at(address, 7), "tcp-new=" + at(address, 7)}
+}
+
 // events is how much the programs of both generations saw.
 func (x exercise) events() (sum uint64) {
 	for _, counters := range x.Counters {
@@ -70,6 +75,16 @@ var _ = Describe("A thousand changes of the generation that serves", func() {
 	It("are no more noticed when they are a million", Label("tier:nightly"), func(ctx SpecContext) {
 		told := expectFlipsUnnoticed(ctx, newFlipLab(ctx, built.evenkeel), 1_000_000, 0)
 		AddReportEntry("events", told.events())
+	}, SpecTimeout(8*time.Minute))
+
+	It("move none of a million events at 1 kHz", Label("tier:nightly"), func(ctx SpecContext) {
+		l := newFlipLab(ctx, built.evenkeel)
+		more := hold(ctx, l.pod("client"), append([]string{"-interval=50us"},
+			append(datagrams("10.96.0.10"), datagrams("fd00:96::10")...)...)...)
+		told := expectFlipsUnnoticed(ctx, l, 165_000, time.Millisecond)
+		more.expectUnharmed()
+		AddReportEntry("events", told.events())
+		Expect(told.events()).To(BeNumerically(">=", 1_000_000), "in %d changes", told.Flips)
 	}, SpecTimeout(8*time.Minute))
 
 	It("are caught moving connections by the build that ignores the stamp", func(ctx SpecContext) {
