@@ -19,6 +19,7 @@ help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: need-go ## the binaries, in bin/
+	@go list -deps $(COMMANDS) >/dev/null & go build -trimpath net/http net/rpc go/build debug/elf; wait # while modules are fetched
 	go build -trimpath -ldflags "-X main.release=$(VERSION)" -o bin/ $(COMMANDS)
 
 demo: COMMANDS = ./cmd/evenkeel ./cmd/evenkeel-chaos
