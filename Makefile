@@ -50,7 +50,6 @@ bench: build need-kernel ## what the mesh costs, against no mesh and NAT; ARGS=-
 	$(SUDO) bin/evenkeel bench $(ARGS)
 microbench: need-go ## benchmarks of the packages
 	go test $(EXEC) -run '^$$' -bench . -benchmem ./...
-
 generate: need-go need-clang ## compile the eBPF objects and their Go types (clang-19)
 	BPF2GO_CFLAGS="-I/usr/include/$$(gcc -print-multiarch)" go generate ./...
 

@@ -122,7 +122,8 @@ func newSimInspectCommand(e command.Env) *cobra.Command {
 		Use:   "inspect [NAME]",
 		Short: "Show the nodes and pods of a lab",
 		Long: `Show the nodes, wires and pods of a lab, with addresses, processes and whether agents run, and how to ask
-these. -o json has more: paths of network namespaces, cgroups and logs. The name is not needed where there is only one lab.`,
+these. -o json has more: paths of network namespaces, cgroups and logs. The name is not needed where there is only one
+lab.`,
 		Example: "  evenkeel sim inspect\n  evenkeel sim inspect demo -o json | jq '.pods[].netns'",
 		Args:    atMostOne,
 
