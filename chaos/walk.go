@@ -67,7 +67,7 @@ func walk(ctx SpecContext, lab *netsim.Lab, s schedule.Schedule) {
 			all = append(all, i)
 		}
 		during(ctx, 500*time.Millisecond)
-		for _, i := range slices.Backward(all) {
+		for _, i := range inHealingOrder(round, all) {
 			i.heal(ctx)
 		}
 	}
@@ -94,6 +94,19 @@ func walk(ctx SpecContext, lab *netsim.Lab, s schedule.Schedule) {
 	during(ctx, 300*time.Millisecond)
 	unbroken(again.finish())
 	same(ctx, lab, before, byName)
+}
+
+// inHealingOrder has the last fault healed first, but for those of the source: an agent that is started again is not
+// ready before it has read that.
+func inHealingOrder(round []fault.Spec, all []*injected) (order []*injected) {
+	for _, ofSource := range []bool{true, false} {
+		for n, i := range slices.Backward(all) {
+			if (round[n].Target == "source") == ofSource {
+				order = append(order, i)
+			}
+		}
+	}
+	return order
 }
 
 // lostBy tells whether a fault of the schedule may take a flow.
