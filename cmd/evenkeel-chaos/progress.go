@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -148,4 +149,15 @@ func (p *progress) columns() int {
 		return fallback
 	}
 	return int(size.Col)
+}
+
+// lines are the first of a text, none of them empty.
+func lines(text string, most int) []string {
+	var out []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimRight(line, " \n"); line != "" && len(out) < most {
+			out = append(out, line)
+		}
+	}
+	return out
 }

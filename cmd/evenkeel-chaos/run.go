@@ -382,36 +382,3 @@ func printConclusion(w io.Writer, r *report.Report, o runOptions) {
 	}
 	fmt.Fprintf(w, "\n%s\n", r.Sentence)
 }
-
-// listSpecs prints what a dry run has found.
-func listSpecs(e command.Env, form command.Output, found types.Report) error {
-	type line struct {
-		Spec   string   `json:"spec"`
-		Labels []string `json:"labels"`
-	}
-	lines := []line{}
-	for _, s := range found.SpecReports {
-		if s.LeafNodeType == types.NodeTypeIt && !s.State.Is(types.SpecStateSkipped) {
-			lines = append(lines, line{s.FullText(), s.Labels()})
-		}
-	}
-	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.Spec, b.Spec) })
-	if form == "json" {
-		return command.JSON(e.Stdout, lines)
-	}
-	for _, l := range lines {
-		fmt.Fprintf(e.Stdout, "%s  [%s]\n", l.Spec, strings.Join(l.Labels, " "))
-	}
-	return nil
-}
-
-// lines are the first of a text, none of them empty.
-func lines(text string, most int) []string {
-	var out []string
-	for line := range strings.Lines(text) {
-		if line = strings.TrimRight(line, " \n"); line != "" && len(out) < most {
-			out = append(out, line)
-		}
-	}
-	return out
-}
