@@ -119,7 +119,7 @@ var _ = Describe("A node that boots", func() {
 		}
 	})
 
-	It("for the first time has too, and none is outside in silence", func(ctx SpecContext) {
+	It("has so the first time as well, when nothing says yet who has to be in the mesh", func(ctx SpecContext) {
 		for _, order := range bootOrders() {
 			By(fmt.Sprint(order))
 			Expect(os.RemoveAll(state)).To(Succeed(), "nothing was ever decided")
@@ -148,8 +148,8 @@ status: {phase: Running, podIPs: [{ip: %s}]}
 	return nil
 }
 
-// reported asks a service from a pod. That somebody else answers is said in another way if the agent does not say that
-// the pod is outside.
+// reported asks a service from a pod. Where somebody else answers it adds what the agent says of the pod, for a failure
+// to show.
 func (l *lab) reported(ctx context.Context, s *sandbox, to string) string {
 	answer := answerOf(ctx, s, to)
 	if answer == "ping" {
